@@ -1,0 +1,136 @@
+"""The seam to whatever answers a model call: two verbs, one request, one reply, one error tree.
+
+ProviderError            the call gave no usable answer
+├── RateLimited          429, surely not billed; waits as `retry_after_s` says
+├── Unavailable          connection refused, or a 5xx before the first byte of an answer; surely not billed
+├── RequestRefused       the provider refused the request itself (400, 404, 413, 422); not billed, never repeated
+│   └── AuthFailed       401 or 403: the key is missing, wrong or not allowed
+├── CallTimeout          no answer in time; it may have been billed
+├── BrokenStream         the answer broke off; it may have been billed
+└── BadReply             an answer that is none: HTML, empty, no choices, impossible usage; it may have been billed
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
+
+from bursar.budget.errors import BursarError
+from bursar.budget.usage import Usage
+
+__all__ = [
+    "AuthFailed",
+    "BadReply",
+    "BrokenStream",
+    "CallTimeout",
+    "ModelReply",
+    "ModelRequest",
+    "Provider",
+    "ProviderError",
+    "RateLimited",
+    "RequestRefused",
+    "Unavailable",
+]
+
+Message = Mapping[str, Any]
+"""A message in the shape of OpenAI's chat completions: `role`, `content`, `tool_calls`, `tool_call_id`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequest:
+    """One attempt at a model call, in the shape of OpenAI's chat completions."""
+
+    model: str
+    """The provider's own name of the model."""
+
+    messages: Sequence[Message]
+    max_output_tokens: int
+    """The bound that the reservation was made for; a provider must pass it on."""
+
+    timeout_s: float
+    tools: Sequence[Mapping[str, Any]] = ()
+    """`{"type": "function", "function": {"name", "description", "parameters"}}` each."""
+
+    tool_choice: str | Mapping[str, Any] | None = None
+    stop: Sequence[str] | None = None
+    temperature: float | None = None
+    response_format: Mapping[str, Any] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Any other parameter of the request body, passed through unchanged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReply:
+    """A provider's answer."""
+
+    message: Message
+    """`{"role": "assistant", "content": str | None, "tool_calls": [{"id", "type": "function", "function": {"name", "arguments"}}]}`."""
+
+    usage: Usage | None
+    """None when the provider did not say."""
+
+    finish_reason: str
+    """`stop | length | tool_calls | content_filter`, or the provider's own word."""
+
+    response_id: str | None = None
+
+
+class ProviderError(BursarError):
+    """The provider gave no usable answer."""
+
+    billed: ClassVar[Literal["no", "unknown"]] = "unknown"
+    """`no`: surely not billed. `unknown`: it may have been billed, so it stays charged."""
+
+    retryable: ClassVar[bool] = True
+    """Whether the same model may be asked again; another model of the tier may be asked in any case but a bad request."""
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after_s: float | None = None) -> None:
+        """`status` is the HTTP status, if there was one; `retry_after_s` what the provider asked to wait."""
+        self.status, self.retry_after_s = status, retry_after_s
+        super().__init__(message)
+
+
+class RateLimited(ProviderError):
+    """The provider answered 429."""
+
+    billed = "no"
+
+
+class Unavailable(ProviderError):
+    """The provider could not be reached, or failed before the first byte of an answer."""
+
+    billed = "no"
+
+
+class RequestRefused(ProviderError):
+    """The provider refused the request itself."""
+
+    billed = "no"
+    retryable = False
+
+
+class AuthFailed(RequestRefused):
+    """The provider refused the key."""
+
+
+class CallTimeout(ProviderError):
+    """No answer came in time."""
+
+
+class BrokenStream(ProviderError):
+    """The answer broke off."""
+
+
+class BadReply(ProviderError):
+    """The provider's answer cannot be understood."""
+
+
+class Provider(Protocol):
+    """Whatever answers a model call. One object serves every model of its provider and must not retry by itself."""
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        """Answer the request; raises ProviderError."""
+
+    def stream(self, request: ModelRequest) -> AsyncIterator[Mapping[str, Any] | ModelReply]:
+        """Yield deltas in the shape of OpenAI's chunks (`content`, `tool_calls`), and the whole reply last; raises ProviderError."""
