@@ -65,7 +65,10 @@ class ModelReply:
     """A provider's answer."""
 
     message: Message
-    """`{"role": "assistant", "content": str | None, "tool_calls": [{"id", "type": "function", "function": {"name", "arguments"}}]}`."""
+    """`{"role": "assistant", "content": str | None, "tool_calls": [...]}`.
+
+    Each tool call is `{"id": str, "type": "function", "function": {"name": str, "arguments": str}}`.
+    """
 
     usage: Usage | None
     """None when the provider did not say."""
@@ -83,7 +86,7 @@ class ProviderError(BursarError):
     """`no`: surely not billed. `unknown`: it may have been billed, so it stays charged."""
 
     retryable: ClassVar[bool] = True
-    """Whether the same model may be asked again; another model of the tier may be asked in any case but a bad request."""
+    """Whether the same model may be asked again."""
 
     def __init__(self, message: str, *, status: int | None = None, retry_after_s: float | None = None) -> None:
         """`status` is the HTTP status, if there was one; `retry_after_s` what the provider asked to wait."""
@@ -133,4 +136,7 @@ class Provider(Protocol):
         """Answer the request; raises ProviderError."""
 
     def stream(self, request: ModelRequest) -> AsyncIterator[Mapping[str, Any] | ModelReply]:
-        """Yield deltas in the shape of OpenAI's chunks (`content`, `tool_calls`), and the whole reply last; raises ProviderError."""
+        """Yield deltas in the shape of OpenAI's chunks (`content`, `tool_calls`), and the whole reply last.
+
+        Raises ProviderError.
+        """
