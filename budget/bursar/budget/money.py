@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, Decimal, InvalidOperation, localcontext
+from decimal import ROUND_CEILING, Context, Decimal, Inexact, InvalidOperation, localcontext
 
 __all__ = ["NANO", "NANOUSD_MAX", "ceil_nanousd", "format_usd", "nanousd", "usd"]
 
@@ -31,24 +31,22 @@ def nanousd(amount: Decimal | str | int) -> int:
         raise ValueError(f"an amount of USD must not be negative: {amount!r}")
     if value > NANOUSD_MAX // NANO:
         raise ValueError(f"an amount of USD must be at most {NANOUSD_MAX // NANO}: {amount!r}")
-    with localcontext() as context:
-        context.prec = 60
-        nano = value * NANO
-        if nano != nano.to_integral_value():
-            raise ValueError(f"an amount of USD must not be finer than 0.000000001: {amount!r}")
-    return int(nano)
+    try:
+        with localcontext(Context(prec=60, traps=[Inexact])):
+            return int((value * NANO).to_integral_exact())
+    except Inexact:
+        raise ValueError(f"an amount of USD must not be finer than 0.000000001: {amount!r}") from None
 
 
 def ceil_nanousd(amount_usd: Decimal) -> int:
     """An amount of USD in nano-USD, rounded up: the one rounding of a call's cost."""
-    with localcontext() as context:
-        context.prec = 60
-        return int((amount_usd * NANO).to_integral_value(rounding=ROUND_CEILING))
+    with localcontext(Context(prec=60, rounding=ROUND_CEILING)):
+        return int((amount_usd * NANO).to_integral_value())
 
 
 def usd(nano: int) -> Decimal:
     """An amount of nano-USD as Decimal USD, exact."""
-    return Decimal(nano).scaleb(-9)
+    return Decimal(f"{nano}e-9")
 
 
 def format_usd(nano: int) -> str:

@@ -11,7 +11,7 @@ __all__ = ["Usage"]
 class Usage:
     """Tokens of one model call.
 
-    Raises ValueError for a negative count, or a part larger than its whole.
+    Raises ValueError for a count that is negative or no int, or a part larger than its whole.
     """
 
     input_tokens: int
@@ -31,8 +31,9 @@ class Usage:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if getattr(self, field.name) < 0:
-                raise ValueError(f"usage.{field.name} must not be negative: {getattr(self, field.name)}")
+            count = getattr(self, field.name)
+            if type(count) is not int or count < 0:
+                raise ValueError(f"usage.{field.name} must be a whole number of tokens, 0 or more: {count!r}")
         if self.cache_read_tokens + self.cache_write_tokens > self.input_tokens:
             raise ValueError(
                 f"usage: cached tokens ({self.cache_read_tokens} read, {self.cache_write_tokens} written) "
