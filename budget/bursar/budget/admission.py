@@ -1,0 +1,173 @@
+"""Whether a call fits: a pure function of the balances of its scopes and of what it asks for.
+
+Held is not spent. Where posted amounts alone leave too little room, the call is refused; where only amounts held for
+calls in flight stand in its way, it waits for them to settle. A call whose worst case does not fit, but something
+useful does, is admitted with a lower bound on its output; only posted amounts ever lower that bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bursar.budget.amounts import DIMENSIONS, Amounts
+from bursar.budget.prices import Price
+from bursar.budget.refusal import Refusal
+
+__all__ = ["Admitted", "Balance", "ModelQuote", "ToolQuote", "Wait", "admit"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelQuote:
+    """The upper bound of one model call."""
+
+    model: str
+    price: Price | None
+    """None for a model without a price: refused wherever money is limited."""
+
+    input_tokens: int
+    """An upper bound on what the provider will count."""
+
+    max_output_tokens: int
+    """The bound that the caller wants on the output."""
+
+    min_output_tokens: int = 16
+    """The smallest bound that is still of use; below it the call is refused."""
+
+    keep_back: Amounts = Amounts()
+    """What must remain in each scope of the run after this call, for a last answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolQuote:
+    """The upper bound of one tool call."""
+
+    tool_calls: int = 1
+    keep_back: Amounts = Amounts()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """One account as `admit` sees it."""
+
+    kind: Literal["tenant", "agent", "run"]
+    path: str
+    limit: tuple[int | None, int | None, int | None, int | None]
+    """By dimension, in the order of `DIMENSIONS`; None = no limit."""
+
+    posted: tuple[int, int, int, int]
+    held: tuple[int, int, int, int]
+    window: str = ""
+    ends_us: int | None = None
+    zone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The call may be made, within these amounts."""
+
+    amounts: Amounts
+    max_output_tokens: int = 0
+    capped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Only calls in flight stand in the way; `path` is the scope that they hold."""
+
+    path: str
+
+
+_NANOUSD, _TOKENS, _STEPS, _TOOL_CALLS = range(4)
+
+
+def admit(balances: Sequence[Balance], quote: ModelQuote | ToolQuote) -> Admitted | Wait | Refusal:
+    """Decide on a call over all its scopes at once."""
+    if isinstance(quote, ToolQuote):
+        return _admit_tools(balances, quote)
+    return _admit_model(balances, quote)
+
+
+def _admit_tools(balances: Sequence[Balance], quote: ToolQuote) -> Admitted | Wait | Refusal:
+    waits: Wait | None = None
+    for balance in balances:
+        room = _room(balance, _TOOL_CALLS, quote.keep_back)
+        if room is None or quote.tool_calls <= room - balance.held[_TOOL_CALLS]:
+            continue
+        if quote.tool_calls > room:
+            return _refusal(balance, _TOOL_CALLS, quote.tool_calls, quote.tool_calls)
+        waits = waits or Wait(balance.path)
+    return waits or Admitted(Amounts(tool_calls=quote.tool_calls))
+
+
+def _admit_model(balances: Sequence[Balance], quote: ModelQuote) -> Admitted | Wait | Refusal:
+    useful = min(quote.min_output_tokens, quote.max_output_tokens)
+    bound, bound_now, in_flight = quote.max_output_tokens, quote.max_output_tokens, ""
+    for balance in balances:
+        for dimension in (_NANOUSD, _TOKENS, _STEPS):
+            room = _room(balance, dimension, quote.keep_back)
+            if room is None:
+                continue
+            if dimension == _NANOUSD and quote.price is None:
+                return Refusal(cause="unpriced", kind=balance.kind, path=balance.path, detail=quote.model)
+            fits = _output_within(quote, dimension, room)
+            if fits < useful:
+                return _refusal(balance, dimension, _need(quote, dimension, useful), _worst(quote, dimension))
+            fits_now = _output_within(quote, dimension, room - balance.held[dimension])
+            bound = min(bound, fits)
+            if fits_now < bound_now:
+                bound_now, in_flight = fits_now, balance.path
+    if bound_now < bound:
+        return Wait(in_flight)
+    nanousd = quote.price.worst_case(quote.input_tokens, bound) if quote.price else 0
+    return Admitted(Amounts(nanousd, quote.input_tokens + bound, 1), bound, bound < quote.max_output_tokens)
+
+
+def _room(balance: Balance, dimension: int, keep_back: Amounts) -> int | None:
+    """What posted amounts leave in one dimension; None without a limit. What is kept back is the run's own affair."""
+    limit = balance.limit[dimension]
+    if limit is None:
+        return None
+    kept = getattr(keep_back, DIMENSIONS[dimension]) if balance.kind == "run" else 0
+    return limit - balance.posted[dimension] - kept
+
+
+def _output_within(quote: ModelQuote, dimension: int, room: int) -> int:
+    """The largest output bound whose worst case fits the room; -1 when not even the input does."""
+    if dimension == _STEPS:
+        return quote.max_output_tokens if room >= 1 else -1
+    if dimension == _TOKENS:
+        return max(-1, room - quote.input_tokens)
+    if quote.price is None or quote.price.is_free:
+        return quote.max_output_tokens
+    return quote.price.output_tokens_within(room, quote.input_tokens)
+
+
+def _need(quote: ModelQuote, dimension: int, output_tokens: int) -> int:
+    if dimension == _STEPS:
+        return 1
+    if dimension == _TOKENS:
+        return quote.input_tokens + output_tokens
+    return quote.price.worst_case(quote.input_tokens, output_tokens) if quote.price else 0
+
+
+def _worst(quote: ModelQuote, dimension: int) -> int:
+    return _need(quote, dimension, quote.max_output_tokens)
+
+
+def _refusal(balance: Balance, dimension: int, needed: int, worst: int) -> Refusal:
+    return Refusal(
+        cause="limit",
+        kind=balance.kind,
+        path=balance.path,
+        dimension=DIMENSIONS[dimension],
+        limit=balance.limit[dimension],
+        posted=balance.posted[dimension],
+        held=balance.held[dimension],
+        needed=needed,
+        worst=worst,
+        window=balance.window,
+        resets_us=balance.ends_us,
+        zone=balance.zone,
+    )

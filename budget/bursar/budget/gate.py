@@ -1,0 +1,214 @@
+"""A run's gate, checked by every `reserve`: who holds the run, and whether it is stopped, cancelled or out of time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, select, update
+
+from bursar.budget.accounts import create_pot
+from bursar.budget.amounts import DIMENSIONS
+from bursar.budget.errors import ConflictError, NotFoundError
+from bursar.budget.journal import journal
+from bursar.budget.limits import Limits
+from bursar.budget.prepared import Record
+from bursar.budget.refusal import Refusal
+from bursar.budget.schema import pot
+from bursar.budget.scope import Scope
+from bursar.budget.store import Store
+from bursar.budget.windows import from_us, to_us
+
+if TYPE_CHECKING:
+    from bursar.budget.ledger import Call
+
+__all__ = ["Gates", "Hold", "closed", "reopen", "use_final"]
+
+_SECOND_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The right to execute a run, until it is let go or falls silent."""
+
+    epoch: int
+    deadline: datetime | None
+    """When the run's time is used up, if it has a limit."""
+
+
+class Gates:
+    """Opens runs, and decides who may execute them."""
+
+    def __init__(self, store: Store, clock: Callable[[], datetime]) -> None:
+        self._store = store
+        self._clock = clock
+
+    def open(self, scope: Scope, limits: Limits) -> None:
+        """Make the pot of a run, or of an agent used as a tool in it; does nothing where it exists."""
+        path = scope.run_paths[-1]
+        now = to_us(self._clock())
+        limit = limits.as_amounts_limit()
+        seconds = None if scope.sub_runs else limits.seconds  # an agent used as a tool works on its run's time
+        values = {
+            "path": path,
+            "kind": "run",
+            "tenant": scope.tenant,
+            "per": "total",
+            "zone": "UTC",
+            "source": "run",
+            "set_by": scope.agents[-1],
+            "set_us": now,
+            "run_id": scope.run_id,
+            "epoch": 0,
+            "seconds_us": None if seconds is None else int(seconds * _SECOND_US),
+            **{f"limit_{name}": limit[name] for name in DIMENSIONS},
+        }
+        with self._store.write() as connection:
+            if connection.execute(select(pot.c.id).where(pot.c.path == path)).first() is None:
+                create_pot(connection, values, now)
+                journal(connection, kind="open", at_us=now, path=path, limit=limit, author=scope.agents[-1])
+
+    def hold(self, path: str, holder: str, lease_s: float) -> Hold:
+        """Take a run to execute it: whoever held it before can no longer reserve.
+
+        Raises ConflictError while another holder is alive, NotFoundError for an unknown run.
+        """
+        now = to_us(self._clock())
+        with self._store.write() as connection:
+            row = _run(connection, path)
+            if row["holder"] is not None and row["holder"] != holder and row["lease_until_us"] > now:
+                until = from_us(row["lease_until_us"]).isoformat(timespec="seconds")
+                raise ConflictError(
+                    f"run {row['run_id']} is being executed by {row['holder']}, which was alive until {until} at least",
+                    next_step=f"bursar runs show {row['run_id']}",
+                )
+            used = _used_us(row, until=row["lease_until_us"] or now)
+            connection.execute(
+                update(pot)
+                .where(pot.c.id == row["id"])
+                .values(
+                    holder=holder,
+                    epoch=row["epoch"] + 1,
+                    lease_until_us=now + int(lease_s * _SECOND_US),
+                    held_since_us=now,
+                    used_us=used,
+                )
+            )
+        left = None if row["seconds_us"] is None else timedelta(microseconds=row["seconds_us"] - used)
+        return Hold(row["epoch"] + 1, None if left is None else from_us(now) + left)
+
+    def renew(self, holder: str, lease_s: float) -> None:
+        """A sign of life for every run of a holder."""
+        until = to_us(self._clock()) + int(lease_s * _SECOND_US)
+        with self._store.write() as connection:
+            connection.execute(update(pot).where(pot.c.holder == holder).values(lease_until_us=until))
+
+    def let_go(self, path: str, epoch: int) -> None:
+        """End a hold; its working time is added up. Does nothing where the run was taken over."""
+        now = to_us(self._clock())
+        with self._store.write() as connection:
+            row = _run(connection, path)
+            if row["epoch"] == epoch and row["holder"] is not None:
+                connection.execute(
+                    update(pot)
+                    .where(pot.c.id == row["id"])
+                    .values(holder=None, lease_until_us=None, held_since_us=None, used_us=_used_us(row, until=now))
+                )
+
+    def stop(self, path: str, refusal: Refusal) -> None:
+        """Stop a run at a limit: no reservation is made for it until more is granted, whatever its program does."""
+        now = to_us(self._clock())
+        with self._store.write(durable=True) as connection:
+            values = {"stopped": json.dumps(refusal.to_record()), "stopped_by": refusal.path}
+            where = (pot.c.path == path) & pot.c.stopped.is_(None)
+            if connection.execute(update(pot).where(where).values(**values)).rowcount:
+                journal(connection, kind="stop", at_us=now, path=path, note=refusal.words())
+
+    def stopped(self, path: str) -> Refusal | None:
+        """The refusal that stopped a run, or None while it may go on."""
+        with self._store.read() as connection:
+            return _stopped(_run(connection, path))
+
+    def reopen(self, path: str, *, author: str) -> None:
+        """Let a stopped run try again: its limits still hold, so it is stopped anew where nothing changed."""
+        with self._store.write(durable=True) as connection:
+            connection.execute(update(pot).where(pot.c.path == path).values(stopped=None, stopped_by=None))
+            journal(connection, kind="reopen", at_us=to_us(self._clock()), path=path, author=author)
+
+    def extend(self, path: str, seconds: float, *, author: str) -> None:
+        """Give a run more working time, counted from what it has used."""
+        with self._store.write(durable=True) as connection:
+            row = _run(connection, path)
+            until = max(row["seconds_us"] or 0, row["used_us"]) + int(seconds * _SECOND_US)
+            connection.execute(update(pot).where(pot.c.id == row["id"]).values(seconds_us=until))
+            note = f"{seconds} s more working time"
+            journal(connection, kind="extend", at_us=to_us(self._clock()), path=path, author=author, note=note)
+
+    def cancel(self, path: str, *, author: str) -> None:
+        """Refuse every further reservation of a run, in whichever process it is executed."""
+        now = to_us(self._clock())
+        with self._store.write(durable=True) as connection:
+            connection.execute(update(pot).where(pot.c.path == path).values(cancelled_us=now))
+            journal(connection, kind="cancel", at_us=now, path=path, author=author)
+
+    def cancelled(self, holder: str) -> set[str]:
+        """The ids of the runs of this holder that somebody cancelled."""
+        with self._store.read() as connection:
+            query = select(pot.c.run_id).where(pot.c.holder == holder, pot.c.cancelled_us.is_not(None))
+            return set(connection.execute(query).scalars())
+
+
+def closed(rows: Iterable[Record], call: Call, now: int, *, final: bool) -> Refusal | None:
+    """Why no pot of a run may be drawn on now, or None."""
+    for row in rows:
+        if row["kind"] != "run":
+            continue
+        refusal = _closed(row, call, now, final=final)
+        if refusal is not None:
+            return refusal
+    return None
+
+
+def _closed(row: Record, call: Call, now: int, *, final: bool) -> Refusal | None:
+    path = row["path"]
+    if path == call.scope.run_path:
+        if row["epoch"] != call.epoch:
+            return Refusal(cause="fenced", kind="run", path=path)
+        if row["cancelled_us"] is not None:
+            return Refusal(cause="cancelled", kind="run", path=path)
+    if row["seconds_us"] is not None and _used_us(row, until=now) >= row["seconds_us"]:
+        limit = row["seconds_us"] // _SECOND_US
+        return Refusal(cause="deadline", kind="run", path=path, dimension="seconds", limit=limit)
+    if row["stopped"] is not None and not (final and not row["final_used"]):
+        earlier = _stopped(row)
+        return Refusal(cause="stopped", kind="run", path=path, dimension=earlier.dimension if earlier else "")
+    return None
+
+
+def reopen(connection: Connection, path: str) -> None:
+    """Let the runs that a scope stopped go on, since it was granted more."""
+    connection.execute(update(pot).where(pot.c.stopped_by == path).values(stopped=None, stopped_by=None))
+
+
+def use_final(connection: Connection, path: str) -> None:
+    """Remember that a run's last answer was reserved: there is one only."""
+    connection.execute(update(pot).where(pot.c.path == path).values(final_used=1))
+
+
+def _stopped(row: Record) -> Refusal | None:
+    return None if row["stopped"] is None else Refusal.from_record(json.loads(row["stopped"]))
+
+
+def _used_us(row: Record, *, until: int) -> int:
+    since = row["held_since_us"]
+    return int(row["used_us"]) + (max(0, until - since) if since is not None else 0)
+
+
+def _run(connection: Connection, path: str) -> Record:
+    row = connection.execute(select(pot).where(pot.c.path == path, pot.c.kind == "run")).mappings().first()
+    if row is None:
+        raise NotFoundError(f"there is no run {path}", next_step="bursar runs ls")
+    return row

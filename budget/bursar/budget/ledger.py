@@ -1,0 +1,176 @@
+"""The ledger: reserve before a call, settle after it, in every scope at once; nothing is sent that it has not reserved.
+
+reserve -> Reservation   admitted and held in every scope
+        -> Replay        this call was settled before; here is its reply, for free
+        -> Wait          only calls in flight stand in its way
+        -> Refusal       it does not fit, or the run may not go on
+dispatch                 the last moment before bytes leave; from here on a crash leaves it charged
+settle                   what it really came to, with the reply, in one transaction
+release                  it was surely not billed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from bursar.budget.accounts import current
+from bursar.budget.admission import Admitted, Balance, ModelQuote, ToolQuote, Wait, admit
+from bursar.budget.amounts import Amounts
+from bursar.budget.budgets import Budgets
+from bursar.budget.errors import ReservationError
+from bursar.budget.gate import Gates, closed, use_final
+from bursar.budget.margin import Margins
+from bursar.budget.prepared import Record
+from bursar.budget.refusal import Refusal
+from bursar.budget.report import Reports
+from bursar.budget.reservations import (
+    Call,
+    Outcome,
+    Replay,
+    Reservation,
+    dispatch,
+    give_up,
+    insert_reservation,
+    keep_price,
+    next_attempt,
+    release,
+    settle,
+    silent,
+)
+from bursar.budget.schema import FOREVER_US
+from bursar.budget.store import Store
+from bursar.budget.usage import Usage
+from bursar.budget.windows import to_us, utc_now
+
+__all__ = ["Call", "Ledger", "Outcome", "Replay", "Reservation"]
+
+
+class Ledger:
+    """Scopes, limits, reservations and postings in one store. Blocking, and safe to use from several threads."""
+
+    def __init__(self, store: Store, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self.store = store
+        self._clock = clock
+        self.budgets = Budgets(store, clock)
+        self.gates = Gates(store, clock)
+        self.margins = Margins(store)
+        self.reports = Reports(store)
+        self._known_prices: set[str] = set()
+
+    def reserve(
+        self,
+        call: Call,
+        quote: ModelQuote | ToolQuote,
+        *,
+        deadline_us: int | None = None,
+        final: bool = False,
+    ) -> Reservation | Replay | Wait | Refusal:
+        """Hold what the call may come to in every scope, or say why not.
+
+        `deadline_us` is when a reservation whose holder fell silent is given up. `final` asks for the one last answer
+        that a stopped run may give. Raises LedgerUnavailable; then nothing was reserved.
+        """
+        now = self._now()
+        with self.store.write() as connection:
+            attempt = next_attempt(connection, call, now)
+            if isinstance(attempt, Replay):
+                return attempt
+            pots = current(connection, call.scope.paths, now)
+            refusal = closed(pots, call, now, final=final)
+            if refusal is not None:
+                return refusal
+            verdict = admit([_balance(row) for row in pots], quote)
+            if not isinstance(verdict, Admitted):
+                return verdict
+            if isinstance(quote, ModelQuote) and quote.price is not None:
+                keep_price(connection, quote.price, self._known_prices)
+            made = insert_reservation(
+                connection, call, quote, verdict, attempt, [row["account_id"] for row in pots], now, deadline_us
+            )
+            if final:
+                use_final(connection, call.scope.run_paths[-1])
+            return made
+
+    def charge(self, call: Call, quote: ToolQuote) -> Reservation | Replay | Wait | Refusal:
+        """Reserve and settle a tool call at once: its cost is known before it runs."""
+        made = self.reserve(call, quote)
+        if isinstance(made, Reservation):
+            self.settle(made, usage=None, outcome="exact", reply="")
+        return made
+
+    def dispatch(self, made: Reservation) -> None:
+        """Mark that bytes are about to leave; on disk when this returns.
+
+        Raises ReservationError where the reservation is no longer held (its deadline passed, or the run was taken
+        over): then nothing may be sent.
+        """
+        with self.store.write(durable=True) as connection:
+            sent = dispatch(connection, made, now=self._now())
+        if not sent:
+            raise ReservationError(f"reservation {made.id} is no longer held; the call must not be sent")
+
+    def settle(
+        self,
+        made: Reservation,
+        *,
+        usage: Usage | None,
+        outcome: Outcome,
+        reply: str | None = None,
+        note: str | None = None,
+        counted_input_tokens: int | None = None,
+    ) -> Amounts:
+        """Post what the call came to and give back the rest; returns what was posted.
+
+        `unknown` posts all that was held. `counted_input_tokens` is our own count of the request, from which the
+        model's margin is learned. A call that was given up in the meantime is still booked. Settling twice with the
+        same amounts changes nothing; with other amounts it raises ReservationError.
+        """
+        now = self._now()
+        with self.store.write() as connection:
+            posted = settle(connection, made, usage=usage, outcome=outcome, reply=reply, note=note, now=now)
+            if usage is not None and counted_input_tokens and made.call.model:
+                self.margins.learn(connection, made.call.model, counted_input_tokens, usage.input_tokens)
+        return posted
+
+    def release(self, made: Reservation, *, note: str) -> None:
+        """Give back all that was held: the call was surely not billed, as `note` says."""
+        with self.store.write() as connection:
+            release(connection, made, note=note, now=self._now())
+
+    def reap(self, run_id: str | None = None) -> int:
+        """Give up reservations whose holder fell silent: never sent is released, sent stays charged as unknown.
+
+        With `run_id`, those that earlier holders of this run left open. Returns how many were given up.
+        """
+        now = self._now()
+        with self.store.write() as connection:
+            rows = silent(connection, now, run_id)
+            for row in rows:
+                give_up(connection, row, now)
+        return len(rows)
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+    def _now(self) -> int:
+        return to_us(self._clock())
+
+
+def _balance(row: Record) -> Balance:
+    return Balance(
+        kind=row["kind"],
+        path=row["path"],
+        limit=(
+            row["window_limit_nanousd"],
+            row["window_limit_tokens"],
+            row["window_limit_steps"],
+            row["window_limit_tool_calls"],
+        ),
+        posted=(row["posted_nanousd"], row["posted_tokens"], row["posted_steps"], row["posted_tool_calls"]),
+        held=(row["held_nanousd"], row["held_tokens"], row["held_steps"], row["held_tool_calls"]),
+        window=row["window"],
+        ends_us=row["ends_us"] if row["ends_us"] < FOREVER_US else None,
+        zone=row["zone"],
+    )

@@ -1,0 +1,198 @@
+"""The first tables: pots, accounts, reservations, the journal, grants, prices, margins."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    """The first tables: pots, accounts, reservations, the journal, grants, prices, margins."""
+
+    op.create_table(
+        "pot",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("path", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("per", sa.Text(), nullable=False),
+        sa.Column("zone", sa.Text(), server_default="UTC", nullable=False),
+        sa.Column("limit_nanousd", sa.BigInteger(), nullable=True),
+        sa.Column("limit_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("limit_steps", sa.BigInteger(), nullable=True),
+        sa.Column("limit_tool_calls", sa.BigInteger(), nullable=True),
+        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("set_by", sa.Text(), nullable=False),
+        sa.Column("set_us", sa.BigInteger(), nullable=False),
+        sa.Column("run_id", sa.Text(), nullable=True),
+        sa.Column("epoch", sa.Integer(), nullable=True),
+        sa.Column("holder", sa.Text(), nullable=True),
+        sa.Column("lease_until_us", sa.BigInteger(), nullable=True),
+        sa.Column("seconds_us", sa.BigInteger(), nullable=True),
+        sa.Column("used_us", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("held_since_us", sa.BigInteger(), nullable=True),
+        sa.Column("cancelled_us", sa.BigInteger(), nullable=True),
+        sa.Column("stopped", sa.Text(), nullable=True),
+        sa.Column("stopped_by", sa.Text(), nullable=True),
+        sa.Column("final_used", sa.Integer(), server_default="0", nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("path", "per", name="pot_path_per"),
+    )
+    op.create_index("pot_holder", "pot", ["holder"], unique=False)
+    op.create_index("pot_run", "pot", ["run_id"], unique=False)
+    op.create_table(
+        "price",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("record", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "token_margin",
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("samples", sa.Integer(), nullable=False),
+        sa.Column("ratio_ppm", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("model"),
+    )
+    op.create_table(
+        "account",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("pot_id", sa.Integer(), nullable=False),
+        sa.Column("window", sa.Text(), nullable=False),
+        sa.Column("starts_us", sa.BigInteger(), nullable=False),
+        sa.Column("ends_us", sa.BigInteger(), nullable=False),
+        sa.Column("limit_nanousd", sa.BigInteger(), nullable=True),
+        sa.Column("limit_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("limit_steps", sa.BigInteger(), nullable=True),
+        sa.Column("limit_tool_calls", sa.BigInteger(), nullable=True),
+        sa.Column("posted_nanousd", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("posted_tokens", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("posted_steps", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("posted_tool_calls", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("held_nanousd", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("held_tokens", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("held_steps", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("held_tool_calls", sa.BigInteger(), server_default="0", nullable=False),
+        sa.CheckConstraint(
+            "held_nanousd >= 0 AND held_tokens >= 0 AND held_steps >= 0 AND held_tool_calls >= 0", name="account_held"
+        ),
+        sa.CheckConstraint(
+            "posted_nanousd >= 0 AND posted_tokens >= 0 AND posted_steps >= 0 AND posted_tool_calls >= 0",
+            name="account_posted",
+        ),
+        sa.ForeignKeyConstraint(
+            ["pot_id"],
+            ["pot.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("pot_id", "window", name="account_pot_window"),
+    )
+    op.create_table(
+        "reservation",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("call", sa.Text(), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("outcome", sa.Text(), nullable=True),
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("agent", sa.Text(), nullable=False),
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.Column("node", sa.Text(), nullable=False),
+        sa.Column("tier", sa.Text(), nullable=True),
+        sa.Column("model", sa.Text(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("price_id", sa.Text(), nullable=True),
+        sa.Column("max_output_tokens", sa.Integer(), nullable=True),
+        sa.Column("capped", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("accounts", sa.Text(), nullable=False),
+        sa.Column("held_nanousd", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("held_tokens", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("held_steps", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("held_tool_calls", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("posted_nanousd", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("posted_tokens", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("posted_steps", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("posted_tool_calls", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("usage", sa.Text(), nullable=True),
+        sa.Column("reply", sa.Text(), nullable=True),
+        sa.Column("note", sa.Text(), nullable=True),
+        sa.Column("reserved_us", sa.BigInteger(), nullable=False),
+        sa.Column("dispatched_us", sa.BigInteger(), nullable=True),
+        sa.Column("closed_us", sa.BigInteger(), nullable=True),
+        sa.Column("deadline_us", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["price_id"],
+            ["price.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("call", "attempt", name="reservation_call_attempt"),
+    )
+    op.create_index(
+        "reservation_open",
+        "reservation",
+        ["deadline_us"],
+        unique=False,
+        sqlite_where=sa.text("state IN ('reserved', 'dispatched')"),
+        postgresql_where=sa.text("state IN ('reserved', 'dispatched')"),
+    )
+    op.create_index("reservation_run", "reservation", ["run_id"], unique=False)
+    op.create_table(
+        "entry",
+        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("at_us", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("reservation_id", sa.Integer(), nullable=True),
+        sa.Column("account_id", sa.Integer(), nullable=True),
+        sa.Column("path", sa.Text(), nullable=True),
+        sa.Column("held_nanousd", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("held_tokens", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("held_steps", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("held_tool_calls", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("posted_nanousd", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("posted_tokens", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("posted_steps", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("posted_tool_calls", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("limit_nanousd", sa.BigInteger(), nullable=True),
+        sa.Column("limit_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("limit_steps", sa.BigInteger(), nullable=True),
+        sa.Column("limit_tool_calls", sa.BigInteger(), nullable=True),
+        sa.Column("author", sa.Text(), nullable=True),
+        sa.Column("note", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["account_id"],
+            ["account.id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["reservation_id"],
+            ["reservation.id"],
+        ),
+        sa.PrimaryKeyConstraint("seq"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index(
+        "entry_path",
+        "entry",
+        ["path"],
+        unique=False,
+        sqlite_where=sa.text("path IS NOT NULL"),
+        postgresql_where=sa.text("path IS NOT NULL"),
+    )
+    op.create_table(
+        "grant_",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("amount_nanousd", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("amount_tokens", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("amount_steps", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("amount_tool_calls", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("author", sa.Text(), nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.Column("granted_us", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["account_id"],
+            ["account.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+    )

@@ -1,0 +1,123 @@
+"""Why a reservation was refused, in the same words at every door: scope, need, what remains, what to do next."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+from bursar.budget.money import format_usd
+from bursar.budget.windows import from_us
+
+__all__ = ["Cause", "Refusal"]
+
+Cause = Literal[
+    "limit",  # posted amounts leave too little room
+    "stopped",  # the run was stopped before and nothing was granted since
+    "cancelled",  # somebody cancelled the run
+    "deadline",  # the run's time is used up
+    "fenced",  # another worker has taken the run over
+    "unpriced",  # the model has no price, and a money limit is in force
+]
+
+_UNITS = {"tokens": "tokens", "steps": "steps", "tool_calls": "tool calls"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A reservation that was not made. Nothing was sent."""
+
+    cause: Cause
+    kind: Literal["tenant", "agent", "run"]
+    path: str
+    """The scope that refused: `acme`, `acme/support` or `acme/support/run_1`."""
+
+    dimension: str = ""
+    """`nanousd | tokens | steps | tool_calls | seconds`; empty where no amount refused."""
+
+    limit: int | None = None
+    posted: int = 0
+    held: int = 0
+    needed: int = 0
+    """The least that the call needs, in the unit of the dimension."""
+
+    worst: int = 0
+    """What the call may come to at most, in the unit of the dimension."""
+
+    window: str = ""
+    resets_us: int | None = None
+    zone: str = "UTC"
+    detail: str = ""
+
+    @property
+    def name(self) -> str:
+        """The scope as people call it: `tenant acme`, `agent support of acme`, `run run_1`."""
+        parts = self.path.split("/")
+        if self.kind == "tenant":
+            return f"tenant {parts[0]}"
+        if self.kind == "agent":
+            return f"agent {parts[-1]} of {parts[0]}"
+        return f"run {'/'.join(parts[2:])}"
+
+    @property
+    def remaining(self) -> int | None:
+        """What is left under the limit, never below 0; None without a limit."""
+        return None if self.limit is None else max(0, self.limit - self.posted)
+
+    @property
+    def next_step(self) -> str:
+        """The command that lets the run go on."""
+        run = self.path.split("/")[2] if self.kind == "run" else ""
+        if self.cause == "unpriced":
+            return "add `price: {input_usd_per_mtok: ..., output_usd_per_mtok: ...}` or `price: free` to the model"
+        if self.cause in ("fenced", "cancelled"):
+            return f"bursar runs show {run}".rstrip()
+        if self.dimension == "seconds" or self.cause == "deadline":
+            return f"bursar runs resume {run} --seconds 600"
+        flag, amount = {
+            "nanousd": ("usd", "1"),
+            "tokens": ("tokens", "100000"),
+            "steps": ("steps", "20"),
+            "tool_calls": ("tool-calls", "50"),
+        }.get(self.dimension, ("usd", "1"))
+        if self.kind == "run":
+            return f"bursar runs resume {run} --grant-{flag} {amount}"
+        return f"bursar budget grant {self.path} --{flag} {amount if flag != 'usd' else '50'}"
+
+    def words(self) -> str:
+        """One sentence for people, ending in the next command."""
+        resets = "" if self.resets_us is None else f"  |  resets {self._resets()}"
+        return f"refused: {self._what()}. Nothing was sent. -> {self.next_step}{resets}"
+
+    def _what(self) -> str:
+        if self.cause == "limit":
+            per = f" ({self.window})" if self.window else ""
+            upper = f" and may cost up to {self._show(self.worst)}" if self.worst > self.needed else ""
+            return (
+                f"{self.name} has {self._show(self.remaining or 0)} left of {self._show(self.limit or 0)}{per}; "
+                f"this call needs at least {self._show(self.needed)}{upper}"
+            )
+        return {
+            "stopped": f"{self.name} was stopped at its limit and nothing was granted since",
+            "cancelled": f"{self.name} was cancelled",
+            "deadline": f"{self.name} has used its time{f' of {self.limit} s' if self.limit else ''}",
+            "fenced": f"{self.name} was taken over by another worker",
+            "unpriced": f"model {self.detail} has no price, and {self.name} has a limit in money",
+        }[self.cause]
+
+    def _show(self, amount: int) -> str:
+        if self.dimension == "nanousd":
+            return format_usd(amount)
+        return f"{amount:,} {_UNITS[self.dimension] if amount != 1 else _UNITS[self.dimension][:-1]}"
+
+    def _resets(self) -> str:
+        return from_us(self.resets_us or 0).astimezone(ZoneInfo(self.zone)).isoformat(timespec="minutes")
+
+    def to_record(self) -> dict[str, Any]:
+        """The refusal as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Refusal:
+        """A refusal read back from JSON."""
+        return cls(**record)

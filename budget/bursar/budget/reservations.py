@@ -1,0 +1,326 @@
+"""Reservations: one row for each attempt at a call, and the only ways its state may change.
+
+reserved -> dispatched -> settled       exact, estimated or unknown
+reserved -> released                    never sent
+dispatched -> released                  sent, and surely not billed
+settled (unknown), released -> settled  the truth came late; it is booked, never lost
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
+
+from bursar.budget.admission import Admitted, ModelQuote, ToolQuote
+from bursar.budget.amounts import DIMENSIONS, Amounts
+from bursar.budget.errors import ReservationError
+from bursar.budget.journal import NOTHING, amounts_in, columns_of, move
+from bursar.budget.prepared import Prepared, Record
+from bursar.budget.prices import Price
+from bursar.budget.schema import FOREVER_US, pot, price, reservation
+from bursar.budget.scope import Scope
+from bursar.budget.usage import Usage
+
+__all__ = ["Call", "Outcome", "Replay", "Reservation"]
+
+Outcome = Literal[
+    "exact",  # the provider said what it used
+    "estimated",  # the answer came without usage; our own count
+    "unknown",  # nobody knows; charged at what was reserved
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """The identity of a call: what makes it the same call after a crash, a resume or a retry."""
+
+    id: str
+    """`thread:task:digest:ordinal`; the same id never leads to a second payment of a settled call."""
+
+    scope: Scope
+    epoch: int
+    """The hold on the run under which the caller works (see `Gates.hold`)."""
+
+    node: str
+    tier: str | None = None
+    model: str | None = None
+    reason: str | None = None
+    """Why this tier and this model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """What a call may come to, held in every scope until it is settled or released."""
+
+    id: int
+    call: Call
+    attempt: int
+    held: Amounts
+    accounts: tuple[int, ...]
+    price: Price | None
+    max_output_tokens: int
+    capped: bool
+    """Whether the bound was lowered to fit what is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """The reply of a call that was settled before."""
+
+    reservation_id: int
+    reply: str
+
+
+_OPEN = ("reserved", "dispatched")
+_IS_OPEN = or_(*(reservation.c.state == state for state in _OPEN))
+_INSERTED = (
+    *("call", "attempt", "kind", "state", "tenant", "agent", "run_id", "epoch", "node", "tier", "model", "reason"),
+    *("price_id", "max_output_tokens", "capped", "accounts", "reserved_us", "deadline_us"),
+    *(f"held_{name}" for name in DIMENSIONS),
+)
+
+_ATTEMPTS = Prepared(
+    select(
+        reservation.c.id,
+        reservation.c.attempt,
+        reservation.c.state,
+        reservation.c.reply,
+        reservation.c.epoch,
+        reservation.c.accounts,
+        *(reservation.c[f"held_{name}"] for name in DIMENSIONS),
+    )
+    .where(reservation.c.call == bindparam("of_call"))
+    .order_by(reservation.c.attempt)
+)
+_INSERT = Prepared(insert(reservation).values({name: bindparam(name) for name in _INSERTED}))
+_DISPATCH = Prepared(
+    update(reservation)
+    .where(reservation.c.id == bindparam("of"), reservation.c.state == "reserved")
+    .values(state="dispatched", dispatched_us=bindparam("now"))
+)
+_SETTLED = {
+    "state": "settled",
+    "outcome": bindparam("new_outcome"),
+    "usage": bindparam("new_usage"),
+    "reply": bindparam("new_reply"),
+    "note": bindparam("new_note"),
+    "closed_us": bindparam("now"),
+    **{f"posted_{name}": bindparam(f"new_{name}") for name in DIMENSIONS},
+}
+_SETTLE = Prepared(update(reservation).where(reservation.c.id == bindparam("of"), _IS_OPEN).values(_SETTLED))
+_SETTLE_LATE = Prepared(update(reservation).where(reservation.c.id == bindparam("of")).values(_SETTLED))
+_RELEASE = Prepared(
+    update(reservation)
+    .where(reservation.c.id == bindparam("of"), _IS_OPEN)
+    .values(state="released", note=bindparam("new_note"), closed_us=bindparam("now"))
+)
+_SILENT = Prepared(
+    select(reservation)
+    .outerjoin(pot, and_(pot.c.run_id == reservation.c.run_id, pot.c.holder.is_not(None)))
+    .where(
+        _IS_OPEN,
+        (reservation.c.deadline_us < bindparam("now"))
+        | (func.coalesce(pot.c.lease_until_us, FOREVER_US) < bindparam("now")),
+    )
+)
+_LEFT_OPEN = Prepared(
+    select(reservation)
+    .join(pot, and_(pot.c.run_id == reservation.c.run_id, pot.c.holder.is_not(None)))
+    .where(
+        reservation.c.run_id == bindparam("of_run"),
+        _IS_OPEN,
+        reservation.c.epoch < pot.c.epoch,
+    )
+)
+
+
+def next_attempt(connection: Connection, call: Call, now: int) -> Replay | int:
+    """The stored reply of a call that was settled, else the number of its next attempt.
+
+    An attempt that an earlier holder of the run left open is given up here, before anything is sent again.
+    """
+    attempt = 0
+    for row in _ATTEMPTS(connection, {"of_call": call.id}).fetchall():
+        if row["state"] == "settled" and row["reply"] is not None:
+            return Replay(row["id"], row["reply"])
+        if row["state"] in _OPEN and row["epoch"] < call.epoch:
+            give_up(connection, row, now)
+        attempt = row["attempt"] + 1
+    return attempt
+
+
+def insert_reservation(
+    connection: Connection,
+    call: Call,
+    quote: ModelQuote | ToolQuote,
+    verdict: Admitted,
+    attempt: int,
+    accounts: Sequence[int],
+    now: int,
+    deadline_us: int | None,
+) -> Reservation:
+    """Write the row and hold its amounts in every account."""
+    row_price = quote.price if isinstance(quote, ModelQuote) else None
+    values = {
+        "call": call.id,
+        "attempt": attempt,
+        "kind": "model" if isinstance(quote, ModelQuote) else "tool",
+        "state": "reserved",
+        "tenant": call.scope.tenant,
+        "agent": call.scope.agents[-1],
+        "run_id": call.scope.run_id,
+        "epoch": call.epoch,
+        "node": call.node,
+        "tier": call.tier,
+        "model": call.model,
+        "reason": call.reason,
+        "price_id": row_price.id if row_price else None,
+        "max_output_tokens": verdict.max_output_tokens,
+        "capped": int(verdict.capped),
+        "accounts": json.dumps(accounts),
+        "reserved_us": now,
+        "deadline_us": FOREVER_US if deadline_us is None else deadline_us,
+        **columns_of("held", verdict.amounts),
+    }
+    key = _INSERT(connection, values).lastrowid
+    made = Reservation(
+        id=key or 0,
+        call=call,
+        attempt=attempt,
+        held=verdict.amounts,
+        accounts=tuple(accounts),
+        price=row_price,
+        max_output_tokens=verdict.max_output_tokens,
+        capped=verdict.capped,
+    )
+    move(connection, kind="reserve", at_us=now, reservation_id=made.id, accounts=made.accounts, held=verdict.amounts)
+    return made
+
+
+def dispatch(connection: Connection, made: Reservation, *, now: int) -> bool:
+    """Mark that bytes are about to leave; False where the reservation is no longer held."""
+    return bool(_DISPATCH(connection, {"of": made.id, "now": now}).rowcount)
+
+
+def settle(
+    connection: Connection,
+    made: Reservation,
+    *,
+    usage: Usage | None,
+    outcome: Outcome,
+    reply: str | None,
+    note: str | None,
+    now: int,
+) -> Amounts:
+    """Post what the call came to, give back the rest; returns what was posted."""
+    posted = _posting(made, usage, outcome)
+    values = {
+        "of": made.id,
+        "now": now,
+        "new_outcome": outcome,
+        "new_usage": json.dumps(asdict(usage)) if usage else None,
+        "new_reply": reply,
+        "new_note": note,
+        **columns_of("new", posted),
+    }
+    if _SETTLE(connection, values).rowcount:
+        kind = "overage" if _exceeds(posted, made.held) else "settle"
+        _move(connection, made, kind, now, held=NOTHING - made.held, posted=posted, note=note)
+    else:
+        _settle_late(connection, made, posted, values)
+    return posted
+
+
+def release(connection: Connection, made: Reservation, *, note: str, now: int) -> None:
+    """Give back all that was held."""
+    if _RELEASE(connection, {"of": made.id, "new_note": note, "now": now}).rowcount:
+        _move(connection, made, "release", now, held=NOTHING - made.held, note=note)
+
+
+def silent(connection: Connection, now: int, run_id: str | None) -> Sequence[Record]:
+    """Open reservations whose holder fell silent, or that earlier holders of one run left open."""
+    if run_id is not None:
+        return _LEFT_OPEN(connection, {"of_run": run_id}).fetchall()
+    return _SILENT(connection, {"now": now}).fetchall()
+
+
+def give_up(connection: Connection, row: Record, now: int) -> None:
+    """Close what nobody will close: never sent is released, sent is charged in full as unknown."""
+    held = amounts_in("held", row)
+    note = "its holder fell silent"
+    sent = row["state"] == "dispatched"
+    if sent:
+        values = {"of": row["id"], "now": now, "new_outcome": "unknown", "new_usage": None, "new_reply": None}
+        _SETTLE(connection, {**values, "new_note": note, **columns_of("new", held)})
+    else:
+        _RELEASE(connection, {"of": row["id"], "new_note": note, "now": now})
+    move(
+        connection,
+        kind="expire",
+        at_us=now,
+        reservation_id=row["id"],
+        accounts=tuple(json.loads(row["accounts"])),
+        held=NOTHING - held,
+        posted=held if sent else NOTHING,
+        note=note,
+    )
+
+
+def _settle_late(connection: Connection, made: Reservation, posted: Amounts, values: dict[str, Any]) -> None:
+    row = connection.execute(select(reservation).where(reservation.c.id == made.id)).mappings().one()
+    before = amounts_in("posted", row)
+    if row["state"] == "settled" and row["outcome"] != "unknown":
+        if before != posted:
+            raise ReservationError(
+                f"reservation {made.id} was settled with {before} and cannot be settled again with {posted}"
+            )
+        return
+    _SETTLE_LATE(connection, values)
+    _move(connection, made, "correct", values["now"], posted=posted - before, note="the truth came late")
+
+
+def _move(
+    connection: Connection,
+    made: Reservation,
+    kind: str,
+    now: int,
+    *,
+    held: Amounts = NOTHING,
+    posted: Amounts = NOTHING,
+    note: str | None = None,
+) -> None:
+    move(
+        connection,
+        kind=kind,
+        at_us=now,
+        reservation_id=made.id,
+        accounts=made.accounts,
+        held=held,
+        posted=posted,
+        note=note,
+    )
+
+
+def _posting(made: Reservation, usage: Usage | None, outcome: Outcome) -> Amounts:
+    if outcome == "unknown" or usage is None:
+        return made.held
+    nanousd = made.price.cost(usage) if made.price else 0
+    return Amounts(nanousd, usage.total_tokens, made.held.steps, made.held.tool_calls)
+
+
+def _exceeds(posted: Amounts, held: Amounts) -> bool:
+    return any(getattr(posted, name) > getattr(held, name) for name in DIMENSIONS)
+
+
+def keep_price(connection: Connection, row: Price, known: set[str]) -> None:
+    """Keep the price row that a posting is made with; `known` are those that are surely in the store."""
+    if row.id in known:
+        return
+    if connection.execute(select(price.c.id).where(price.c.id == row.id)).first() is None:
+        connection.execute(insert(price).values(id=row.id, record=json.dumps(row.to_record())))
+    else:
+        known.add(row.id)

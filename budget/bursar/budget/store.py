@@ -1,0 +1,178 @@
+"""The ledger's store: one SQLite file in WAL mode, its transactions, and what to say when it cannot be used."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DatabaseError
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from bursar.budget.errors import ConfigError, LedgerUnavailable, LedgerVersionError
+from bursar.budget.prepared import driver_of
+
+__all__ = ["Store", "sqlite_path"]
+
+BUSY_TIMEOUT_MS = 50
+"""SQLite's own wait for the write lock is unfair between processes, so it is short and retried with jitter."""
+
+LOCKED_S_MAX = 10.0
+"""How long a transaction is retried while other processes hold the write lock."""
+
+
+def sqlite_path(url: str) -> Path:
+    """The file of a `sqlite:///` URL; raises ConfigError for any other store."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
+        raise ConfigError(
+            f"database {parsed.render_as_string(hide_password=True)!r}: expected sqlite:///FILE",
+            key="database",
+            next_step="database: sqlite:///bursar.db",
+        )
+    return Path(parsed.database)
+
+
+class Store:
+    """Opens the store, migrates it on request, and runs transactions on it. Safe to use from several threads."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.path = sqlite_path(url)
+        self._lock = threading.Lock()
+        self._engine = _engine(make_url(url))
+        self._writer: Connection | None = None
+
+    @contextmanager
+    def write(self, *, durable: bool = False) -> Iterator[Connection]:
+        """One writing transaction, after every other; committed at the end, rolled back on an exception.
+
+        `durable` waits until the commit, and so every commit before it, is on disk: a power loss cannot undo it.
+        Without it a power loss may undo the last commits, but never a part of one. A crash of the process undoes none.
+        Raises LedgerUnavailable while the store is locked, read-only, full or gone.
+        """
+        with self._lock, _explained(self.path):
+            connection = self._writer = self._writer or self._engine.connect()
+            # Begun and ended on the driver: SQLAlchemy's own round for each would double a reserve's cost.
+            driver = driver_of(connection)
+            if durable:
+                driver.execute("PRAGMA synchronous=FULL")
+            try:
+                _begin(driver)
+                try:
+                    yield connection
+                    driver.execute("COMMIT")
+                except BaseException:
+                    if driver.in_transaction:  # SQLite has rolled back by itself after some errors
+                        driver.execute("ROLLBACK")
+                    raise
+            finally:
+                if durable:
+                    driver.execute("PRAGMA synchronous=NORMAL")
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One reading transaction that sees a single state of the store and never waits for a writer."""
+        with _explained(self.path), self._engine.connect() as connection:
+            driver_of(connection).execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                driver_of(connection).execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Give every connection back; the store must not be used afterwards."""
+        with self._lock:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+            self._engine.dispose()
+
+
+def _begin(driver: sqlite3.Connection) -> None:
+    try:
+        driver.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if not _is_locked(error):
+            raise
+        for attempt in _patiently():
+            with attempt:
+                driver.execute("BEGIN IMMEDIATE")
+
+
+def _patiently() -> Retrying:
+    return Retrying(
+        retry=retry_if_exception(_is_locked),
+        wait=wait_random_exponential(multiplier=0.002, max=0.1),
+        stop=stop_after_delay(LOCKED_S_MAX),
+        reraise=True,
+    )
+
+
+def _engine(url: URL) -> Engine:
+    engine = create_engine(
+        url,
+        isolation_level="AUTOCOMMIT",
+        pool_reset_on_return=None,
+        connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        connection.row_factory = sqlite3.Row
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=NORMAL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    return engine
+
+
+def _sqlite_error(error: BaseException) -> sqlite3.Error | None:
+    if isinstance(error, DatabaseError) and isinstance(error.orig, sqlite3.Error):
+        return error.orig
+    return error if isinstance(error, sqlite3.Error) else None
+
+
+def _is_locked(error: BaseException) -> bool:
+    cause = _sqlite_error(error)
+    return cause is not None and getattr(cause, "sqlite_errorcode", 0) & 0xFF in (
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+    )
+
+
+_WORDS = {
+    sqlite3.SQLITE_BUSY: ("is locked by another process", "wait for it, or end the process that holds it"),
+    sqlite3.SQLITE_LOCKED: ("is locked by another process", "wait for it, or end the process that holds it"),
+    sqlite3.SQLITE_READONLY: ("is read-only", "make the file and its folder writable"),
+    sqlite3.SQLITE_CANTOPEN: ("cannot be opened", "check that its folder exists and is writable"),
+    sqlite3.SQLITE_FULL: ("cannot grow: the disk is full", "free some space"),
+    sqlite3.SQLITE_IOERR: ("cannot be read or written", "check the disk"),
+    sqlite3.SQLITE_NOTADB: ("is not a Bursar ledger", "name another file under `database:`"),
+    sqlite3.SQLITE_CORRUPT: ("is damaged", "restore it from a backup"),
+    sqlite3.SQLITE_PERM: ("may not be used by this user", "change its permissions"),
+}
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what the driver says of the store's state into words; errors of our own making pass."""
+    try:
+        yield
+    except (DatabaseError, sqlite3.Error) as error:
+        cause = _sqlite_error(error)
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+        if "no such table" in str(cause) or "no such column" in str(cause):
+            raise LedgerVersionError(
+                f"the ledger {path} was made by another version of Bursar ({cause})", next_step="bursar db upgrade"
+            ) from error
+        if code not in _WORDS:
+            raise
+        words, next_step = _WORDS[code]
+        raise LedgerUnavailable(f"the ledger {path} {words}; nothing was reserved", next_step=next_step) from error
