@@ -1,0 +1,87 @@
+"""Fixtures for every test: the provider that keeps the true bill, and a guard that keeps the tests off the network."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import httpx
+
+    from tests.support.provider import TrueProvider
+
+
+class NetworkAttempt(RuntimeError):
+    """A test tried to leave this machine."""
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in ("", "localhost")
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Refuse connections and name look-ups beyond loopback, and fail a test that tried, even if it hid the error.
+
+    Yields the hosts that were tried.
+    """
+    attempts: list[str] = []
+
+    def check(host: str | bytes | None) -> None:
+        name = host.decode() if isinstance(host, bytes) else host or ""
+        if not _is_local(name):
+            attempts.append(name)
+            raise NetworkAttempt(f"no test may reach {name}: give it a TrueProvider instead")
+
+    def guarded(name: str) -> None:
+        original = getattr(socket.socket, name)
+
+        def connect(self: socket.socket, address: Any) -> Any:
+            if self.family != socket.AF_UNIX:
+                check(address[0])
+            return original(self, address)
+
+        monkeypatch.setattr(socket.socket, name, connect)
+
+    look_up = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
+        check(host)
+        return look_up(host, *arguments, **options)
+
+    guarded("connect")
+    guarded("connect_ex")
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    yield attempts
+    assert not attempts, f"this test tried to reach {attempts}"
+
+
+@pytest.fixture(scope="session")
+def _true_provider_server() -> Iterator[TrueProvider]:
+    from tests.support.provider import TrueProvider
+
+    with TrueProvider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def true_provider(_true_provider_server: TrueProvider) -> TrueProvider:
+    """A running provider with an empty bill; set `true_provider.behaviour` to what the test needs."""
+    _true_provider_server.reset()
+    return _true_provider_server
+
+
+@pytest.fixture
+async def provider_client(true_provider: TrueProvider) -> AsyncIterator[httpx.AsyncClient]:
+    """A bare HTTP client of that provider."""
+    from tests.support.client import client_of
+
+    async with client_of(true_provider.url) as client:
+        yield client
