@@ -1,0 +1,10 @@
+"""What an agent can do: functions with a schema, a declared effect and a capped result."""
+
+from __future__ import annotations
+
+from bursar.tools.adapt import as_tool
+from bursar.tools.arguments import ToolArgumentsError
+from bursar.tools.result import ToolResult
+from bursar.tools.tool import Approval, Effect, Tool, tool
+
+__all__ = ["Approval", "Effect", "Tool", "ToolArgumentsError", "ToolResult", "as_tool", "tool"]

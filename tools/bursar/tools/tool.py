@@ -1,0 +1,203 @@
+"""The @tool decorator and the Tool it makes: a function that a model may call, with its effect declared."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, get_args, overload
+
+from jsonschema.protocols import Validator
+from langgraph.errors import GraphBubbleUp
+from pydantic import BaseModel, ValidationError
+
+from bursar.budget.errors import UsageError
+from bursar.tools.arguments import ToolArgumentsError, check_arguments, schema_validator, type_complaints
+from bursar.tools.result import RESULT_LIMIT_BYTES, ToolResult, describe_error, failed, returned
+from bursar.tools.schema import function_arguments, openai_function
+
+__all__ = ["TOOL_NAME", "Approval", "Effect", "Tool", "default_approval", "openai_tool", "tool"]
+
+Effect = Literal[
+    "none",  # reads only; may be repeated freely
+    "reversible",  # changes something that can be undone
+    "irreversible",  # changes something for good: money, messages, deletions
+]
+
+Approval = Literal[
+    "never",  # acts as soon as the model asks
+    "always",  # a person approves each call first
+]
+
+TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""What OpenAI's API accepts as a function's name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tool:
+    """A function that a model may call.
+
+    Raises UsageError for a name, label, cap or schema that cannot work.
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any] = field(repr=False)
+    """JSON Schema of the arguments, as the model is told."""
+
+    function: Callable[..., Any] = field(repr=False)
+    """The plain or async function; calling the tool calls it."""
+
+    effect: Effect
+    approval: Approval
+    result_limit_bytes: int = RESULT_LIMIT_BYTES
+    """The largest result, in bytes of UTF-8, that is passed to the model."""
+
+    bind: Callable[[Mapping[str, Any]], Mapping[str, Any]] = field(default=dict, repr=False)
+    """Turns checked JSON arguments into the function's own types; raises pydantic's ValidationError."""
+
+    spec: Mapping[str, Any] = field(init=False, repr=False)
+    """The tool as OpenAI's API takes it: `{"type": "function", "function": {...}}`."""
+
+    _validator: Validator = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_labels(self)
+        object.__setattr__(self, "spec", openai_tool(self.name, self.description, self.parameters))
+        object.__setattr__(self, "_validator", schema_validator(self.name, self.parameters))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the plain function, as if it had never been decorated."""
+        return self.function(*args, **kwargs)
+
+    def check(self, arguments: str | Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments a model wrote, as a JSON object that fits `parameters` and the function's types.
+
+        Raises ToolArgumentsError, whose message is for the model.
+        """
+        checked = check_arguments(self.name, self._validator, arguments)
+        self._bound(checked)
+        return checked
+
+    async def call(self, arguments: Mapping[str, Any]) -> ToolResult:
+        """Run the function on arguments that `check` returned; a failure is a result too.
+
+        A plain function runs in a thread with the caller's context variables, and goes on when the call is cancelled.
+        Only what must stop the run is raised: LangGraph's GraphBubbleUp, a cancellation, KeyboardInterrupt, SystemExit.
+        """
+        if not inspect.iscoroutinefunction(self.function):
+            # Caught inside the thread: asyncio cannot carry every exception out of it (StopIteration hangs the caller).
+            return await asyncio.to_thread(self._call_plain, arguments)
+        try:
+            value = await self.function(**self._bound(arguments))
+        except Exception as error:
+            return _failed_or_stopped(error)
+        return returned(value, self.result_limit_bytes)
+
+    def _bound(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            return self.bind(arguments)
+        except ValidationError as error:
+            raise ToolArgumentsError(self.name, *type_complaints(error)) from error
+        except Exception as error:  # a team's own validator may raise anything
+            raise ToolArgumentsError(self.name, describe_error(error)) from error
+
+    def _call_plain(self, arguments: Mapping[str, Any]) -> ToolResult:
+        try:
+            value = self.function(**self._bound(arguments))
+        except Exception as error:
+            return _failed_or_stopped(error)
+        return returned(value, self.result_limit_bytes)
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> Tool: ...
+
+
+@overload
+def tool(
+    *,
+    effect: Effect = ...,
+    approval: Approval | None = ...,
+    name: str | None = ...,
+    result_limit_bytes: int = ...,
+) -> Callable[[Callable[..., Any]], Tool]: ...
+
+
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    effect: Effect = "irreversible",
+    approval: Approval | None = None,
+    name: str | None = None,
+    result_limit_bytes: int = RESULT_LIMIT_BYTES,
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    """Make a function a Tool; its schema comes from its signature and docstring (Google-style `Args:` are read).
+
+    Unlabelled is the worst case: irreversible, and approved by a person each time. A tool with a lesser effect needs no
+    approval unless it says so. Raises UsageError for a function that cannot be described to a model.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Tool:
+        if not inspect.isroutine(function):
+            raise UsageError(f"@tool makes a tool of a function, not of {function!r}")
+        tool_name = name or function.__name__
+        arguments = function_arguments(function, tool_name)
+        return Tool(
+            **openai_function(arguments, tool_name),
+            function=function,
+            effect=effect,
+            approval=approval or default_approval(effect),
+            result_limit_bytes=result_limit_bytes,
+            bind=partial(_bind, arguments),
+        )
+
+    return decorate if function is None else decorate(function)
+
+
+def default_approval(effect: Effect) -> Approval:
+    """Who decides where the tool does not say: a person, if the effect cannot be undone."""
+    return "always" if effect == "irreversible" else "never"
+
+
+def openai_tool(name: str, description: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool as OpenAI's API takes it."""
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+
+
+def _bind(arguments: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model gave, in the function's types; what it left out is left to the function's own defaults."""
+    typed = arguments.model_validate(given)
+    return {key: getattr(typed, key) for key in typed.model_fields_set}
+
+
+def _failed_or_stopped(error: Exception) -> ToolResult:
+    """The failure as a result, unless it is a stop of the graph, or a task group's error with one in it."""
+    stop: BaseException | None = error
+    if isinstance(error, ExceptionGroup):
+        stop = error.subgroup(GraphBubbleUp)
+        while isinstance(stop, BaseExceptionGroup):
+            stop = stop.exceptions[0]
+    if isinstance(stop, GraphBubbleUp):
+        raise stop
+    return failed(error)
+
+
+def _check_labels(tool: Tool) -> None:
+    if not TOOL_NAME.fullmatch(tool.name):
+        raise UsageError(
+            f"tool name {tool.name!r}: expected 1 to 64 letters, digits, _ or -",
+            next_step='give it another name: @tool(name="find_order")',
+        )
+    if not tool.description.strip():
+        raise UsageError(f"tool {tool.name!r} has no description, which tells the model what the tool does")
+    for key, labels in (("effect", get_args(Effect)), ("approval", get_args(Approval))):
+        if getattr(tool, key) not in labels:
+            raise UsageError(f"tool {tool.name!r}: {key}={getattr(tool, key)!r}, expected one of {', '.join(labels)}")
+    limit = tool.result_limit_bytes
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        raise UsageError(f"tool {tool.name!r}: result_limit_bytes={limit!r}, expected a whole number from 1 up")
