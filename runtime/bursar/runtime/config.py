@@ -1,0 +1,406 @@
+"""`bursar.yaml`: the models, tiers, tenants and budgets that a runtime opens with."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from bursar.budget.errors import ConfigError
+from bursar.runtime.config_fields import (
+    BaseUrl,
+    Count,
+    DatabaseUrl,
+    Named,
+    Names,
+    PositiveCount,
+    ProviderName,
+    Seconds,
+    Text,
+    Usd,
+    UsdPerMtok,
+    VariableName,
+    ZoneName,
+)
+from bursar.runtime.config_file import Document, read_file, read_yaml
+from bursar.runtime.config_problems import Problem, Problems, explain, nearest
+
+__all__ = [
+    "SIM_PRICE",
+    "AgentBudgets",
+    "BudgetConfig",
+    "Config",
+    "ModelConfig",
+    "ModelPrice",
+    "TenantConfig",
+    "config_schema",
+    "load_config",
+    "parse_config",
+    "starter_config",
+]
+
+
+class Section(BaseModel):
+    """What every section has in common: unknown keys are errors, and nothing changes after it was read."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True, validate_default=True
+    )
+
+
+class ModelPrice(Section):
+    """Prices in USD per million tokens, as the provider publishes them."""
+
+    input_usd_per_mtok: UsdPerMtok
+    """Tokens that the model reads."""
+
+    output_usd_per_mtok: UsdPerMtok
+    """Tokens that the model writes."""
+
+    cache_read_usd_per_mtok: UsdPerMtok | None = None
+    """Input tokens that came from the provider's prompt cache; without it they cost what input costs."""
+
+    cache_write_usd_per_mtok: UsdPerMtok | None = None
+    """Input tokens that were written to the provider's prompt cache; without it they cost what input costs."""
+
+    reasoning_usd_per_mtok: UsdPerMtok | None = None
+    """Output tokens that the model thought with; without it they cost what output costs."""
+
+
+SIM_PRICE = ModelPrice(input_usd_per_mtok=Decimal("0.40"), output_usd_per_mtok=Decimal("1.60"))
+"""What a `sim` model costs unless its section says otherwise: the simulator is metered like any other model."""
+
+
+def _price_kind(value: object) -> str | None:
+    if value == "free":
+        return "[free]"
+    return "[prices]" if isinstance(value, (ModelPrice, Mapping)) else None
+
+
+Price = Annotated[
+    Annotated[Literal["free"], Tag("[free]")] | Annotated[ModelPrice, Tag("[prices]")],
+    Discriminator(
+        _price_kind,
+        custom_error_type="price",
+        custom_error_message="expected free, or a mapping with input_usd_per_mtok and output_usd_per_mtok",
+    ),
+]
+
+
+class ModelConfig(Section):
+    """One model: who serves it, what it is called there, what it costs."""
+
+    provider: ProviderName
+    """`sim` (scripted, metered, needs no key), `openai`, `vllm`, `openai_compatible`, or any provider that litellm
+    knows by name: `anthropic`, `gemini`, `bedrock`, `azure`, `deepseek`, `mistral`, ..."""
+
+    model: Text | None = None
+    """The provider's own name of the model. Required, but for `sim`."""
+
+    api_base: BaseUrl | None = None
+    """Where the provider listens, such as `http://127.0.0.1:8000/v1`. Required for `vllm` and `openai_compatible`."""
+
+    api_key_env: VariableName | None = None
+    """The name of the environment variable that holds the key; never the key itself."""
+
+    price: Price | None = None
+    """`free`, or prices of its own; without it the dated price book's (for `sim`: input 0.40, output 1.60)."""
+
+    context_window: PositiveCount | None = None
+    """How many tokens the model can read and write in one call; without it what the price book says."""
+
+    max_output_tokens: PositiveCount | None = None
+    """How many tokens the model can write in one call; without it what the price book says."""
+
+    slots: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """How many calls the model answers at once; without it there is no bound."""
+
+    timeout_s: Annotated[Seconds, Field(le=86_400)] = 60
+    """How many seconds one attempt may take."""
+
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    """How often a failed attempt is repeated before the tier's next model is asked."""
+
+    scenario: Text | None = None
+    """For `sim`, and required there: a built-in scenario's name, a YAML file relative to this one, or
+    `module:function`."""
+
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    """For `sim`: the seed of its latency and faults."""
+
+    @field_validator("model", "api_base", "scenario")
+    @classmethod
+    def _fits_provider(cls, value: str | None, info: ValidationInfo) -> str | None:
+        provider = info.data.get("provider", "")
+        sim = provider == "sim"
+        required = {"model": not sim, "api_base": provider in ("vllm", "openai_compatible"), "scenario": sim}
+        if value is None and provider and required[info.field_name or ""]:
+            raise ValueError(f"this key is required for provider {provider}")
+        if value is not None and provider and info.field_name == "scenario" and not sim:
+            raise ValueError(f"only provider sim has scenarios, not {provider}")
+        return value
+
+    @field_validator("price")
+    @classmethod
+    def _sim_is_metered(cls, value: Price | None, info: ValidationInfo) -> Price | None:
+        return SIM_PRICE if value is None and info.data.get("provider") == "sim" else value
+
+    @field_validator("max_output_tokens")
+    @classmethod
+    def _fits_window(cls, value: int | None, info: ValidationInfo) -> int | None:
+        window = info.data.get("context_window")
+        if value and window and value > window:
+            raise ValueError(f"expected at most the context_window of {window}")
+        return value
+
+
+class BudgetConfig(Section):
+    """A hard limit on what may be spent in a window of time. At least one of usd, tokens, steps and tool_calls."""
+
+    usd: Usd | None = None
+    """Dollars."""
+
+    tokens: Count | None = None
+    """Input and output tokens together."""
+
+    steps: Count | None = None
+    """Model calls."""
+
+    tool_calls: Count | None = None
+    """Tool executions."""
+
+    per: Literal["hour", "day", "week", "month", "total"] = "total"
+    """The window: a calendar period in `zone`, or all time."""
+
+    zone: ZoneName = "UTC"
+    """The IANA time zone in which the window begins and ends."""
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if all(limit is None for limit in (self.usd, self.tokens, self.steps, self.tool_calls)):
+            raise Problems([Problem(path=(), text="expected at least one of usd, tokens, steps, tool_calls")])
+        return self
+
+
+def _one_per_window(budgets: list[BudgetConfig]) -> list[BudgetConfig]:
+    first: dict[tuple[str, str], int] = {}
+    problems = []
+    for index, budget in enumerate(budgets):
+        window = (budget.per, "" if budget.per == "total" else budget.zone)
+        if first.setdefault(window, index) != index:
+            text = f"the window {' '.join(window).strip()} is already in budget [{first[window]}]; put both into one"
+            problems.append(Problem(path=(index,), text=text))
+    if problems:
+        raise Problems(problems)
+    return budgets
+
+
+Budgets = Annotated[list[BudgetConfig], AfterValidator(_one_per_window)]
+
+
+class AgentBudgets(Section):
+    """What one agent may spend for one tenant, inside the tenant's own budgets."""
+
+    budgets: Annotated[Budgets, Field(min_length=1)]
+    """One budget for each window."""
+
+
+class TenantConfig(Section):
+    """One tenant: what it may spend, and on which tiers."""
+
+    budgets: Budgets = []
+    """One budget for each window; all of them hold at once."""
+
+    tiers: Names | None = None
+    """The tiers that the tenant may use; without it all of them."""
+
+    on_limit: Literal["finalize", "escalate", "stop"] | None = None
+    """What a run does at a limit: give one last answer from what was kept back for it, ask a person, or stop. Without
+    it what the agent says."""
+
+    agents: Named[AgentBudgets] = {}
+    """Budgets of single agents, by the agent's name."""
+
+
+class Config(Section):
+    """The configuration of a Bursar runtime."""
+
+    model_config = ConfigDict(title="bursar.yaml")
+
+    database: DatabaseUrl
+    """`sqlite:///path`; a relative path begins at this file's folder."""
+
+    models: Annotated[Named[ModelConfig], Field(min_length=1)]
+    """The models, by a name of your own."""
+
+    tiers: Annotated[Named[Names], Field(min_length=1)]
+    """Ordered lists of models: the first that can take the call does, the others are its fallback."""
+
+    tenants: Named[TenantConfig] = {}
+    """Who runs agents here, by a name of your own."""
+
+    unknown_tenants: Literal["refuse", "allow"] = "refuse"
+    """What happens to a run of a tenant that has no section here; where it is allowed, it has no budgets."""
+
+    lease_s: Annotated[Seconds, Field(le=3600)] = 10
+    """How many seconds a run's holder may be silent before another process may take the run over."""
+
+    _document: Document = PrivateAttr(default_factory=Document)
+    _path: Path | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _refers_to_what_exists(self) -> Self:
+        if problems := list(_dangling(self.model_dump(include={"models", "tiers", "tenants"}))):
+            raise Problems(problems)
+        return self
+
+    @property
+    def path(self) -> Path | None:
+        """The absolute path of the file that this was read from; None for a configuration made in Python."""
+        return self._path
+
+    @property
+    def base(self) -> Path:
+        """The folder at which relative paths begin: the file's, or the current one."""
+        return self._path.parent if self._path else Path.cwd()
+
+    @property
+    def database_path(self) -> Path:
+        """The absolute path of the SQLite file."""
+        return self.base / self.database.removeprefix("sqlite:///")
+
+    def error(self, *key: str | int, text: str, next_step: str | None = None) -> ConfigError:
+        """An error that points at a key of the file, for what shows only when the setting is used."""
+        return self._document.error([Problem(path=key, text=text)], next_step=next_step)
+
+    def secret(self, model: str, env: Mapping[str, str] = os.environ) -> str | None:
+        """The key of a model, or None where it needs none; raises ConfigError where its variable is not set.
+
+        This is the one place where Bursar reads a secret from the environment.
+        """
+        variable = self.models[model].api_key_env
+        if variable is None:
+            return None
+        if key := env.get(variable, "").strip():
+            return key
+        provider = self.models[model].provider
+        raise self.error(
+            *("models", model, "api_key_env"),
+            text=f"the environment variable {variable} is not set, and model {model} of provider {provider} needs it",
+            next_step=f"export {variable}=..., or use provider: sim, which needs no key",
+        )
+
+
+def _dangling(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Names in tiers and tenants that name nothing. Takes data of any shape, to report it beside every other error."""
+    models, tiers, tenants = (_mapping(data.get(key)) for key in ("models", "tiers", "tenants"))
+    for tier, names in tiers.items():
+        yield from _unknown_names(("tiers", tier), names, "model", models)
+    for tenant, section in tenants.items():
+        yield from _unknown_names(("tenants", tenant, "tiers"), _mapping(section).get("tiers"), "tier", tiers)
+
+
+def _unknown_names(path: tuple[str, ...], names: object, noun: str, known: Mapping[str, Any]) -> Iterator[Problem]:
+    for index, name in enumerate(names if isinstance(names, list) else ()):
+        if isinstance(name, str) and name not in known:
+            yield Problem(path=(*path, index), text=f"there is no such {noun}{nearest(name, known)}")
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def load_config(path: str | Path) -> Config:
+    """The configuration in a file; raises ConfigError with every problem of the file, each at its line and column."""
+    return parse_config(read_file(Path(path)), file=path)
+
+
+def parse_config(text: str, *, file: str | Path) -> Config:
+    """The configuration in a text that came from `file`; raises ConfigError as `load_config` does."""
+    document = read_yaml(text, file=Path(file))
+    if document.data is None:
+        raise ConfigError(
+            "the file is empty; it needs at least database, one of models and one of tiers",
+            file=file,
+            line=1,
+            column=1,
+            next_step="bursar init",
+        )
+    problems = list(document.problems)
+    try:
+        config = Config.model_validate(document.data)
+    except ValidationError as error:
+        problems += explain(error, written=document.places, schema=config_schema())
+        problems += _dangling(_mapping(document.data))
+    if problems:
+        raise document.error(problems)
+    config._document, config._path = document, Path(file).absolute()
+    return config
+
+
+def config_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of `bursar.yaml`, for editors and other tools."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+
+
+def starter_config() -> str:
+    """The commented `bursar.yaml` that `bursar init` writes; it runs without a key."""
+    return _STARTER
+
+
+_STARTER = """\
+# Bursar's configuration. Check it with `bursar config check`; every key: docs/configuration.md.
+# Completion in editors: `bursar config schema > bursar.schema.json`, and as the first line of this file
+# `# yaml-language-server: $schema=bursar.schema.json`.
+
+database: sqlite:///bursar.db          # a relative path begins at this file's folder
+
+models:
+  demo:                                # scripted and metered: real token counts at a declared price, no key, no network
+    provider: sim
+    scenario: support
+  # mini:                              # a cloud model; its price comes from the dated price book
+  #   provider: openai
+  #   model: gpt-4.1-mini
+  #   api_key_env: OPENAI_API_KEY      # the variable's name, never the key
+  # llama:                             # a vLLM server of your own
+  #   provider: vllm
+  #   model: meta-llama/Llama-3.1-8B-Instruct
+  #   api_base: http://127.0.0.1:8000/v1
+  #   price: free
+  #   slots: 8
+
+tiers:
+  small: [demo]                        # the first that can take the call does, the others are its fallback
+
+tenants:
+  acme:
+    budgets:
+      - {usd: "5", per: month, zone: UTC}
+    tiers: [small]
+    on_limit: finalize                 # finalize | escalate | stop
+
+# unknown_tenants: refuse              # or allow: a tenant without a section then has no budgets
+"""
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(config_schema(), indent=2) + "\n")
