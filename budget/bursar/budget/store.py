@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
@@ -24,6 +25,8 @@ BUSY_TIMEOUT_MS = 50
 LOCKED_S_MAX = 10.0
 """How long a transaction is retried while other processes hold the write lock."""
 
+T = TypeVar("T")
+
 
 def sqlite_path(url: str) -> Path:
     """The file of a `sqlite:///` URL; raises ConfigError for any other store."""
@@ -38,10 +41,12 @@ def sqlite_path(url: str) -> Path:
 
 
 class Store:
-    """Opens the store, migrates it on request, and runs transactions on it. Safe to use from several threads."""
+    """Opens the store and runs transactions on it. Safe to use from several threads."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, locked_s_max: float = LOCKED_S_MAX) -> None:
+        """`locked_s_max` is how long to wait for other processes; raises ConfigError for a URL of no SQLite file."""
         self.url = url
+        self._locked_s_max = locked_s_max
         self.path = sqlite_path(url)
         self._lock = threading.Lock()
         self._engine = _engine(make_url(url))
@@ -56,20 +61,19 @@ class Store:
         Raises LedgerUnavailable while the store is locked, read-only, full or gone.
         """
         with self._lock, _explained(self.path):
-            connection = self._writer = self._writer or self._engine.connect()
+            connection = self._writer = self._writer or self._connect()
             # Begun and ended on the driver: SQLAlchemy's own round for each would double a reserve's cost.
             driver = driver_of(connection)
             if durable:
                 driver.execute("PRAGMA synchronous=FULL")
             try:
-                _begin(driver)
-                try:
-                    yield connection
-                    driver.execute("COMMIT")
-                except BaseException:
-                    if driver.in_transaction:  # SQLite has rolled back by itself after some errors
-                        driver.execute("ROLLBACK")
-                    raise
+                self._patiently(lambda: driver.execute("BEGIN IMMEDIATE"))
+                yield connection
+                driver.execute("COMMIT")
+            except BaseException:
+                if driver.in_transaction:  # SQLite has rolled back by itself after some errors
+                    driver.execute("ROLLBACK")
+                raise
             finally:
                 if durable:
                     driver.execute("PRAGMA synchronous=NORMAL")
@@ -77,7 +81,7 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One reading transaction that sees a single state of the store and never waits for a writer."""
-        with _explained(self.path), self._engine.connect() as connection:
+        with _explained(self.path), self._connect() as connection:
             driver_of(connection).execute("BEGIN")
             try:
                 yield connection
@@ -92,25 +96,23 @@ class Store:
                 self._writer = None
             self._engine.dispose()
 
+    def _connect(self) -> Connection:
+        # The first to open a store turns WAL on and the last to close it folds the WAL in: both lock everybody out.
+        return self._patiently(self._engine.connect)
 
-def _begin(driver: sqlite3.Connection) -> None:
-    try:
-        driver.execute("BEGIN IMMEDIATE")
-    except sqlite3.OperationalError as error:
-        if not _is_locked(error):
-            raise
-        for attempt in _patiently():
-            with attempt:
-                driver.execute("BEGIN IMMEDIATE")
-
-
-def _patiently() -> Retrying:
-    return Retrying(
-        retry=retry_if_exception(_is_locked),
-        wait=wait_random_exponential(multiplier=0.002, max=0.1),
-        stop=stop_after_delay(LOCKED_S_MAX),
-        reraise=True,
-    )
+    def _patiently(self, operation: Callable[[], T]) -> T:
+        """Do it, again and again while other processes are in the way."""
+        try:
+            return operation()
+        except (DatabaseError, sqlite3.Error) as error:
+            if not _is_locked(error):
+                raise
+        return Retrying(
+            retry=retry_if_exception(_is_locked),
+            wait=wait_random_exponential(multiplier=0.002, max=0.1),
+            stop=stop_after_delay(self._locked_s_max),
+            reraise=True,
+        )(operation)
 
 
 def _engine(url: URL) -> Engine:
