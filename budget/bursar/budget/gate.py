@@ -29,6 +29,8 @@ __all__ = ["Gates", "Hold", "closed", "reopen", "use_final"]
 
 _SECOND_US = 1_000_000
 
+_GOES_ON = {"stopped": None, "stopped_by": None, "final_call": None}
+
 
 @dataclass(frozen=True, slots=True)
 class Hold:
@@ -37,6 +39,9 @@ class Hold:
     epoch: int
     deadline: datetime | None
     """When the run's time is used up, if it has a limit."""
+
+    seconds: int | None
+    """The run's limit in working time."""
 
 
 class Gates:
@@ -47,7 +52,11 @@ class Gates:
         self._clock = clock
 
     def open(self, scope: Scope, limits: Limits) -> None:
-        """Make the pot of a run, or of an agent used as a tool in it; does nothing where it exists."""
+        """Make the pot of a run, or of an agent used as a tool in it; does nothing where it exists.
+
+        Raises ConflictError for a run's id that another agent or tenant has used, NotFoundError for an agent used as a
+        tool in a run that was not opened.
+        """
         path = scope.run_paths[-1]
         now = to_us(self._clock())
         limit = limits.as_amounts_limit()
@@ -62,14 +71,17 @@ class Gates:
             "set_by": scope.agents[-1],
             "set_us": now,
             "run_id": scope.run_id,
-            "epoch": 0,
+            "epoch": None if scope.sub_runs else 0,
             "seconds_us": None if seconds is None else int(seconds * _SECOND_US),
             **{f"limit_{name}": limit[name] for name in DIMENSIONS},
         }
         with self._store.write() as connection:
-            if connection.execute(select(pot.c.id).where(pot.c.path == path)).first() is None:
-                create_pot(connection, values, now)
-                journal(connection, kind="open", at_us=now, path=path, limit=limit, author=scope.agents[-1])
+            if _may_open(connection, scope):
+                account_id = create_pot(connection, values, now)
+                author = scope.agents[-1]
+                journal(
+                    connection, kind="open", at_us=now, account_id=account_id, path=path, limit=limit, author=author
+                )
 
     def hold(self, path: str, holder: str, lease_s: float) -> Hold:
         """Take a run to execute it: whoever held it before can no longer reserve.
@@ -85,7 +97,7 @@ class Gates:
                     f"run {row['run_id']} is being executed by {row['holder']}, which was alive until {until} at least",
                     next_step=f"bursar runs show {row['run_id']}",
                 )
-            used = _used_us(row, until=row["lease_until_us"] or now)
+            used = _used_us(row, until=_last_sign_us(row, now))
             connection.execute(
                 update(pot)
                 .where(pot.c.id == row["id"])
@@ -97,8 +109,10 @@ class Gates:
                     used_us=used,
                 )
             )
-        left = None if row["seconds_us"] is None else timedelta(microseconds=row["seconds_us"] - used)
-        return Hold(row["epoch"] + 1, None if left is None else from_us(now) + left)
+        limit = row["seconds_us"]
+        if limit is None:
+            return Hold(row["epoch"] + 1, None, None)
+        return Hold(row["epoch"] + 1, from_us(now) + timedelta(microseconds=limit - used), limit // _SECOND_US)
 
     def renew(self, holder: str, lease_s: float) -> None:
         """A sign of life for every run of a holder."""
@@ -106,25 +120,31 @@ class Gates:
         with self._store.write() as connection:
             connection.execute(update(pot).where(pot.c.holder == holder).values(lease_until_us=until))
 
-    def let_go(self, path: str, epoch: int) -> None:
-        """End a hold; its working time is added up. Does nothing where the run was taken over."""
+    def let_go(self, path: str, epoch: int) -> bool:
+        """End a hold; its working time is added up. False, and nothing is done, where the run was taken over."""
         now = to_us(self._clock())
         with self._store.write() as connection:
             row = _run(connection, path)
-            if row["epoch"] == epoch and row["holder"] is not None:
-                connection.execute(
-                    update(pot)
-                    .where(pot.c.id == row["id"])
-                    .values(holder=None, lease_until_us=None, held_since_us=None, used_us=_used_us(row, until=now))
-                )
+            if row["epoch"] != epoch or row["holder"] is None:
+                return False
+            connection.execute(
+                update(pot)
+                .where(pot.c.id == row["id"])
+                .values(holder=None, lease_until_us=None, held_since_us=None, used_us=_used_us(row, until=now))
+            )
+            return True
 
     def stop(self, path: str, refusal: Refusal) -> None:
-        """Stop a run at a limit: no reservation is made for it until more is granted, whatever its program does."""
+        """Stop a run at a limit: no reservation is made for it until more is granted, whatever its program does.
+
+        The first refusal stays; raises NotFoundError for an unknown run, as every way to change one does.
+        """
         now = to_us(self._clock())
         with self._store.write(durable=True) as connection:
-            values = {"stopped": json.dumps(refusal.to_record()), "stopped_by": refusal.path}
-            where = (pot.c.path == path) & pot.c.stopped.is_(None)
-            if connection.execute(update(pot).where(where).values(**values)).rowcount:
+            row = _run(connection, path)
+            if row["stopped"] is None:
+                values = {"stopped": json.dumps(refusal.to_record()), "stopped_by": refusal.path}
+                connection.execute(update(pot).where(pot.c.id == row["id"]).values(**values))
                 journal(connection, kind="stop", at_us=now, path=path, note=refusal.words())
 
     def stopped(self, path: str) -> Refusal | None:
@@ -135,24 +155,36 @@ class Gates:
     def reopen(self, path: str, *, author: str) -> None:
         """Let a stopped run try again: its limits still hold, so it is stopped anew where nothing changed."""
         with self._store.write(durable=True) as connection:
-            connection.execute(update(pot).where(pot.c.path == path).values(stopped=None, stopped_by=None))
+            connection.execute(update(pot).where(pot.c.id == _run(connection, path)["id"]).values(_GOES_ON))
             journal(connection, kind="reopen", at_us=to_us(self._clock()), path=path, author=author)
 
     def extend(self, path: str, seconds: float, *, author: str) -> None:
-        """Give a run more working time, counted from what it has used."""
-        with self._store.write(durable=True) as connection:
-            row = _run(connection, path)
-            until = max(row["seconds_us"] or 0, row["used_us"]) + int(seconds * _SECOND_US)
-            connection.execute(update(pot).where(pot.c.id == row["id"]).values(seconds_us=until))
-            note = f"{seconds} s more working time"
-            journal(connection, kind="extend", at_us=to_us(self._clock()), path=path, author=author, note=note)
+        """Give a run more working time, counted from what it has used, and let it go on where its own limit stopped it.
 
-    def cancel(self, path: str, *, author: str) -> None:
-        """Refuse every further reservation of a run, in whichever process it is executed."""
+        A run without a limit in time keeps none.
+        """
         now = to_us(self._clock())
         with self._store.write(durable=True) as connection:
-            connection.execute(update(pot).where(pot.c.path == path).values(cancelled_us=now))
+            row = _run(connection, path)
+            if row["seconds_us"] is not None:
+                used = _used_us(row, until=_last_sign_us(row, now))
+                until = max(row["seconds_us"], used) + int(seconds * _SECOND_US)
+                connection.execute(update(pot).where(pot.c.id == row["id"]).values(seconds_us=until))
+            note = f"{seconds} s more working time"
+            journal(connection, kind="extend", at_us=now, path=path, author=author, note=note)
+            reopen(connection, path)
+
+    def cancel(self, path: str, *, author: str) -> None:
+        """Refuse every further reservation of a run, or of an agent used as a tool in it, in every process."""
+        now = to_us(self._clock())
+        with self._store.write(durable=True) as connection:
+            connection.execute(update(pot).where(pot.c.id == _run(connection, path)["id"]).values(cancelled_us=now))
             journal(connection, kind="cancel", at_us=now, path=path, author=author)
+
+    def is_cancelled(self, path: str) -> bool:
+        """Whether somebody cancelled a run."""
+        with self._store.read() as connection:
+            return _run(connection, path)["cancelled_us"] is not None
 
     def cancelled(self, holder: str) -> set[str]:
         """The ids of the runs of this holder that somebody cancelled."""
@@ -162,27 +194,28 @@ class Gates:
 
 
 def closed(rows: Iterable[Record], call: Call, now: int, *, final: bool) -> Refusal | None:
-    """Why no pot of a run may be drawn on now, or None."""
-    for row in rows:
-        if row["kind"] != "run":
-            continue
-        refusal = _closed(row, call, now, final=final)
-        if refusal is not None:
-            return refusal
-    return None
+    """Why no pot of a run may be drawn on now, or None; raises NotFoundError where one was never opened."""
+    by_path = {row["path"]: row for row in rows if row["kind"] == "run"}
+    for path in call.scope.run_paths:
+        if path not in by_path:
+            raise NotFoundError(
+                f"run {path} was never opened, so nothing bounds it", next_step="Ledger.gates.open(...)"
+            )
+    last_word = final and by_path[call.scope.run_paths[-1]]["final_call"] in (None, call.id)
+    refusals = (_closed(row, call, now, last_word=last_word) for row in by_path.values())
+    return next((refusal for refusal in refusals if refusal is not None), None)
 
 
-def _closed(row: Record, call: Call, now: int, *, final: bool) -> Refusal | None:
+def _closed(row: Record, call: Call, now: int, *, last_word: bool) -> Refusal | None:
     path = row["path"]
-    if path == call.scope.run_path:
-        if row["epoch"] != call.epoch:
-            return Refusal(cause="fenced", kind="run", path=path)
-        if row["cancelled_us"] is not None:
-            return Refusal(cause="cancelled", kind="run", path=path)
+    if row["epoch"] not in (None, call.epoch):
+        return Refusal(cause="fenced", kind="run", path=path)
+    if row["cancelled_us"] is not None:
+        return Refusal(cause="cancelled", kind="run", path=path)
     if row["seconds_us"] is not None and _used_us(row, until=now) >= row["seconds_us"]:
         limit = row["seconds_us"] // _SECOND_US
         return Refusal(cause="deadline", kind="run", path=path, dimension="seconds", limit=limit)
-    if row["stopped"] is not None and not (final and not row["final_used"]):
+    if row["stopped"] is not None and not last_word:
         earlier = _stopped(row)
         return Refusal(cause="stopped", kind="run", path=path, dimension=earlier.dimension if earlier else "")
     return None
@@ -190,16 +223,32 @@ def _closed(row: Record, call: Call, now: int, *, final: bool) -> Refusal | None
 
 def reopen(connection: Connection, path: str) -> None:
     """Let the runs that a scope stopped go on, since it was granted more."""
-    connection.execute(update(pot).where(pot.c.stopped_by == path).values(stopped=None, stopped_by=None))
+    connection.execute(update(pot).where(pot.c.stopped_by == path).values(_GOES_ON))
 
 
-def use_final(connection: Connection, path: str) -> None:
-    """Remember that a run's last answer was reserved: there is one only."""
-    connection.execute(update(pot).where(pot.c.path == path).values(final_used=1))
+def use_final(connection: Connection, call: Call) -> None:
+    """Remember which call is the run's last answer: there is one only, in as many attempts as it takes."""
+    connection.execute(update(pot).where(pot.c.path == call.scope.run_paths[-1]).values(final_call=call.id))
+
+
+def _may_open(connection: Connection, scope: Scope) -> bool:
+    """Whether the scope's last pot can be made; False where it exists."""
+    paths = set(connection.execute(select(pot.c.path).where(pot.c.run_id == scope.run_id)).scalars())
+    if paths and scope.run_path not in paths:
+        raise ConflictError(f"there is a run {scope.run_id!r} already, of another agent", next_step="use another id")
+    for path in scope.run_paths[:-1]:
+        if path not in paths:
+            raise NotFoundError(f"run {path} was never opened", next_step="Ledger.gates.open(...)")
+    return scope.run_paths[-1] not in paths
 
 
 def _stopped(row: Record) -> Refusal | None:
     return None if row["stopped"] is None else Refusal.from_record(json.loads(row["stopped"]))
+
+
+def _last_sign_us(row: Record, now: int) -> int:
+    """Until when a holder is known to have worked: one that fell silent is believed to the end of its lease."""
+    return int(min(now, row["lease_until_us"] or now))
 
 
 def _used_us(row: Record, *, until: int) -> int:

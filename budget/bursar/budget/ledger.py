@@ -68,8 +68,9 @@ class Ledger:
     ) -> Reservation | Replay | Wait | Refusal:
         """Hold what the call may come to in every scope, or say why not.
 
-        `deadline_us` is when a reservation whose holder fell silent is given up. `final` asks for the one last answer
-        that a stopped run may give. Raises LedgerUnavailable; then nothing was reserved.
+        `deadline_us` is until when it may be dispatched; after it, a reservation whose holder fell silent is given up.
+        `final` asks for the one last answer that a stopped run may give. Raises LedgerUnavailable, and NotFoundError
+        for a run that was never opened; then nothing was reserved.
         """
         now = self._now()
         with self.store.write() as connection:
@@ -89,7 +90,7 @@ class Ledger:
                 connection, call, quote, verdict, attempt, [row["account_id"] for row in pots], now, deadline_us
             )
             if final:
-                use_final(connection, call.scope.run_paths[-1])
+                use_final(connection, call)
             return made
 
     def charge(self, call: Call, quote: ToolQuote) -> Reservation | Replay | Wait | Refusal:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, exists, insert, or_, select, update
 
 from bursar.budget.admission import Admitted, ModelQuote, ToolQuote
 from bursar.budget.amounts import DIMENSIONS, Amounts
@@ -39,7 +39,7 @@ class Call:
     """The identity of a call: what makes it the same call after a crash, a resume or a retry."""
 
     id: str
-    """`thread:task:digest:ordinal`; the same id never leads to a second payment of a settled call."""
+    """`thread:task:digest:ordinal`; in one run, the same id never leads to a second payment of a settled call."""
 
     scope: Scope
     epoch: int
@@ -77,6 +77,7 @@ class Replay:
 
 _OPEN = ("reserved", "dispatched")
 _IS_OPEN = or_(*(reservation.c.state == state for state in _OPEN))
+_ITS_RUN = and_(pot.c.run_id == reservation.c.run_id, pot.c.epoch.is_not(None))
 _INSERTED = (
     *("call", "attempt", "kind", "state", "tenant", "agent", "run_id", "epoch", "node", "tier", "model", "reason"),
     *("price_id", "max_output_tokens", "capped", "accounts", "reserved_us", "deadline_us"),
@@ -93,13 +94,18 @@ _ATTEMPTS = Prepared(
         reservation.c.accounts,
         *(reservation.c[f"held_{name}"] for name in DIMENSIONS),
     )
-    .where(reservation.c.call == bindparam("of_call"))
+    .where(reservation.c.run_id == bindparam("of_run"), reservation.c.call == bindparam("of_call"))
     .order_by(reservation.c.attempt)
 )
 _INSERT = Prepared(insert(reservation).values({name: bindparam(name) for name in _INSERTED}))
 _DISPATCH = Prepared(
     update(reservation)
-    .where(reservation.c.id == bindparam("of"), reservation.c.state == "reserved")
+    .where(
+        reservation.c.id == bindparam("of"),
+        reservation.c.state == "reserved",
+        reservation.c.deadline_us >= bindparam("now"),
+        exists().where(_ITS_RUN, pot.c.epoch == reservation.c.epoch),
+    )
     .values(state="dispatched", dispatched_us=bindparam("now"))
 )
 _SETTLED = {
@@ -120,21 +126,21 @@ _RELEASE = Prepared(
 )
 _SILENT = Prepared(
     select(reservation)
-    .outerjoin(pot, and_(pot.c.run_id == reservation.c.run_id, pot.c.holder.is_not(None)))
+    .join(pot, _ITS_RUN)
     .where(
         _IS_OPEN,
-        (reservation.c.deadline_us < bindparam("now"))
-        | (func.coalesce(pot.c.lease_until_us, FOREVER_US) < bindparam("now")),
+        or_(
+            reservation.c.deadline_us < bindparam("now"),
+            reservation.c.epoch < pot.c.epoch,  # taken over
+            pot.c.lease_until_us < bindparam("now"),  # fell silent
+            and_(pot.c.epoch > 0, pot.c.holder.is_(None)),  # let go
+        ),
     )
 )
 _LEFT_OPEN = Prepared(
     select(reservation)
-    .join(pot, and_(pot.c.run_id == reservation.c.run_id, pot.c.holder.is_not(None)))
-    .where(
-        reservation.c.run_id == bindparam("of_run"),
-        _IS_OPEN,
-        reservation.c.epoch < pot.c.epoch,
-    )
+    .join(pot, _ITS_RUN)
+    .where(reservation.c.run_id == bindparam("of_run"), _IS_OPEN, reservation.c.epoch < pot.c.epoch)
 )
 
 
@@ -144,7 +150,7 @@ def next_attempt(connection: Connection, call: Call, now: int) -> Replay | int:
     An attempt that an earlier holder of the run left open is given up here, before anything is sent again.
     """
     attempt = 0
-    for row in _ATTEMPTS(connection, {"of_call": call.id}).fetchall():
+    for row in _ATTEMPTS(connection, {"of_run": call.scope.run_id, "of_call": call.id}).fetchall():
         if row["state"] == "settled" and row["reply"] is not None:
             return Replay(row["id"], row["reply"])
         if row["state"] in _OPEN and row["epoch"] < call.epoch:
@@ -227,11 +233,12 @@ def settle(
         "new_note": note,
         **columns_of("new", posted),
     }
+    over = _exceeds(posted, made.held)
     if _SETTLE(connection, values).rowcount:
-        kind = "overage" if _exceeds(posted, made.held) else "settle"
+        kind = "overage" if over else "settle"
         _move(connection, made, kind, now, held=NOTHING - made.held, posted=posted, note=note)
     else:
-        _settle_late(connection, made, posted, values)
+        _settle_late(connection, made, posted, values, kind="overage" if over else "correct")
     return posted
 
 
@@ -270,17 +277,19 @@ def give_up(connection: Connection, row: Record, now: int) -> None:
     )
 
 
-def _settle_late(connection: Connection, made: Reservation, posted: Amounts, values: dict[str, Any]) -> None:
+def _settle_late(
+    connection: Connection, made: Reservation, posted: Amounts, values: dict[str, Any], *, kind: str
+) -> None:
     row = connection.execute(select(reservation).where(reservation.c.id == made.id)).mappings().one()
     before = amounts_in("posted", row)
-    if row["state"] == "settled" and row["outcome"] != "unknown":
+    if row["state"] == "settled" and (row["outcome"] != "unknown" or values["new_outcome"] == "unknown"):
         if before != posted:
             raise ReservationError(
                 f"reservation {made.id} was settled with {before} and cannot be settled again with {posted}"
             )
         return
     _SETTLE_LATE(connection, values)
-    _move(connection, made, "correct", values["now"], posted=posted - before, note="the truth came late")
+    _move(connection, made, kind, values["now"], posted=posted - before, note="the truth came late")
 
 
 def _move(

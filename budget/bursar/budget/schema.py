@@ -52,7 +52,9 @@ pot = Table(
     Column("set_by", Text, nullable=False),
     Column("set_us", BigInteger, nullable=False),
     Column("run_id", Text),  # the run that this pot belongs to, also for an agent used as a tool
-    Column("epoch", Integer),  # rises with each take-over; a reservation of an older epoch is refused
+    Column(
+        "epoch", Integer
+    ),  # of the run's own pot: rises with each take-over; an older one may neither reserve nor send
     Column("holder", Text),  # who executes the run now
     Column("lease_until_us", BigInteger),  # until when the holder is believed without a sign of life
     Column("seconds_us", BigInteger),  # the run's limit in working time; waiting for people does not count
@@ -61,7 +63,7 @@ pot = Table(
     Column("cancelled_us", BigInteger),
     Column("stopped", Text),  # the refusal that stopped the run, as JSON; sticky until more is granted
     Column("stopped_by", Text),  # the path that refused
-    Column("final_used", Integer, nullable=False, server_default="0"),  # 1 once the last answer was reserved
+    Column("final_call", Text),  # the call that is the last answer; there is one for each stop
     UniqueConstraint("path", "per", name="pot_path_per"),
     Index("pot_holder", "holder"),
     Index("pot_run", "run_id"),
@@ -90,7 +92,8 @@ account = Table(
     ),
 )
 
-# One attempt at one call. UNIQUE(call, attempt) is what makes a call idempotent over crashes and resumes.
+# One attempt at one call. UNIQUE(run_id, call, attempt) is what makes a call idempotent over crashes and resumes;
+# the run is part of it, so that no run is ever given the reply of another.
 reservation = Table(
     "reservation",
     metadata,
@@ -121,8 +124,7 @@ reservation = Table(
     Column("dispatched_us", BigInteger),
     Column("closed_us", BigInteger),
     Column("deadline_us", BigInteger, nullable=False),
-    UniqueConstraint("call", "attempt", name="reservation_call_attempt"),
-    Index("reservation_run", "run_id"),
+    UniqueConstraint("run_id", "call", "attempt", name="reservation_attempt"),
 )
 Index(
     "reservation_open",
@@ -143,7 +145,7 @@ entry = Table(
     Column("path", Text),
     *_amounts("held"),  # change of what is held, in every account of the reservation
     *_amounts("posted"),
-    *_amounts("limit", nullable=True),  # change of the account's limit by a grant, or the new limit
+    *_amounts("limit", nullable=True),  # what was granted to the account, or the new limit of its pot
     Column("author", Text),
     Column("note", Text),
     sqlite_autoincrement=True,

@@ -13,6 +13,8 @@ __all__ = ["Scope"]
 class Scope:
     """A tenant, the chain of agents that work, and the run with the sub-runs of agents used as tools.
 
+    Raises UsageError for an empty chain, and for a name that is empty or has a '/' in it.
+
     Every agent of the chain pays: an agent cannot get around its own budget by handing its work to another.
     """
 
@@ -28,6 +30,8 @@ class Scope:
     """The paths of all pots: tenant, agents, run and sub-runs, the run's last."""
 
     def __post_init__(self) -> None:
+        if not self.agents:
+            raise UsageError(f"run {self.run_id!r} of tenant {self.tenant!r} needs an agent that pays for it")
         for name in (self.tenant, *self.agents, self.run_id, *self.sub_runs):
             if not name or "/" in name:
                 raise UsageError(f"a tenant, agent or run needs a name without '/', not {name!r}")

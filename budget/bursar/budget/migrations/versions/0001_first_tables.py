@@ -35,7 +35,7 @@ def upgrade() -> None:
         sa.Column("cancelled_us", sa.BigInteger(), nullable=True),
         sa.Column("stopped", sa.Text(), nullable=True),
         sa.Column("stopped_by", sa.Text(), nullable=True),
-        sa.Column("final_used", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("final_call", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("path", "per", name="pot_path_per"),
     )
@@ -127,7 +127,7 @@ def upgrade() -> None:
             ["price.id"],
         ),
         sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("call", "attempt", name="reservation_call_attempt"),
+        sa.UniqueConstraint("run_id", "call", "attempt", name="reservation_attempt"),
     )
     op.create_index(
         "reservation_open",
@@ -137,7 +137,6 @@ def upgrade() -> None:
         sqlite_where=sa.text("state IN ('reserved', 'dispatched')"),
         postgresql_where=sa.text("state IN ('reserved', 'dispatched')"),
     )
-    op.create_index("reservation_run", "reservation", ["run_id"], unique=False)
     op.create_table(
         "entry",
         sa.Column("seq", sa.Integer(), nullable=False),
