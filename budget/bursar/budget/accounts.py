@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, and_, bindparam, insert, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam, func, insert, or_, select, update
 
 from bursar.budget.amounts import DIMENSIONS
 from bursar.budget.errors import LedgerError
@@ -14,7 +14,7 @@ from bursar.budget.prepared import Prepared, Record
 from bursar.budget.schema import account, pot
 from bursar.budget.windows import from_us, window_at
 
-__all__ = ["CURRENT", "create_pot", "current", "open_window"]
+__all__ = ["CURRENT", "create_pot", "current", "open_window", "within"]
 
 CURRENT = select(
     pot,
@@ -59,22 +59,19 @@ def current(connection: Connection, paths: tuple[str, ...], now: int) -> list[Re
 def open_window(connection: Connection, row: Record, now: int) -> int:
     """The account of a pot's window that holds `now`, made when it is first needed."""
     window = window_at(row["per"], row["zone"], from_us(now))
-    found = connection.execute(
-        select(account.c.id).where(account.c.pot_id == row["id"], account.c.window == window.name)
-    ).scalar()
+    span = {"starts_us": window.starts_us, "ends_us": window.ends_us}
+    its_own = account.c.pot_id == row["id"]
+    found = connection.execute(select(account).where(its_own, account.c.window == window.name)).mappings().first()
+    if found is not None and all(found[edge] == at for edge, at in span.items()):
+        return int(found["id"])
+    # The pot's zone was changed: a window keeps its account by its name, and no two of them hold the same time.
+    connection.execute(update(account).where(its_own, account.c.ends_us > now).values(ends_us=now))
     if found is not None:
-        return int(found)
-    return _inserted(
-        connection.execute(
-            insert(account).values(
-                pot_id=row["id"],
-                window=window.name,
-                starts_us=window.starts_us,
-                ends_us=window.ends_us,
-                **{f"limit_{name}": row[f"limit_{name}"] for name in DIMENSIONS},
-            )
-        ).inserted_primary_key
-    )
+        connection.execute(update(account).where(account.c.id == found["id"]).values(span))
+        return int(found["id"])
+    limits = {f"limit_{name}": row[f"limit_{name}"] for name in DIMENSIONS}
+    made = insert(account).values(pot_id=row["id"], window=window.name, **span, **limits)
+    return _inserted(connection.execute(made).inserted_primary_key)
 
 
 def create_pot(connection: Connection, values: Mapping[str, Any], now: int) -> int:
@@ -82,6 +79,11 @@ def create_pot(connection: Connection, values: Mapping[str, Any], now: int) -> i
     pot_id = _inserted(connection.execute(insert(pot).values(**values)).inserted_primary_key)
     limits = {f"limit_{name}": values.get(f"limit_{name}") for name in DIMENSIONS}
     return open_window(connection, {"id": pot_id, "per": values["per"], "zone": values["zone"], **limits}, now)
+
+
+def within(path: str, column: ColumnElement[str] = pot.c.path) -> ColumnElement[bool]:
+    """Whether a column names a path or one below it; not by LIKE, to which `Acme` and `acme` are the same."""
+    return or_(column == path, func.substr(column, 1, len(path) + 1) == f"{path}/")
 
 
 def _inserted(key: object) -> int:

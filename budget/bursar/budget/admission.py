@@ -20,7 +20,7 @@ __all__ = ["Admitted", "Balance", "ModelQuote", "ToolQuote", "Wait", "admit"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelQuote:
-    """The upper bound of one model call."""
+    """The upper bound of one model call; raises ValueError for a count below 0."""
 
     model: str
     price: Price | None
@@ -38,13 +38,21 @@ class ModelQuote:
     keep_back: Amounts = Amounts()
     """What must remain in each scope of the run after this call, for a last answer."""
 
+    def __post_init__(self) -> None:
+        if min(self.input_tokens, self.max_output_tokens, self.min_output_tokens) < 0:
+            raise ValueError(f"a quote cannot be for fewer than 0 tokens: {self!r}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolQuote:
-    """The upper bound of one tool call."""
+    """The upper bound of one tool call; raises ValueError for a count below 0."""
 
     tool_calls: int = 1
     keep_back: Amounts = Amounts()
+
+    def __post_init__(self) -> None:
+        if self.tool_calls < 0:
+            raise ValueError(f"a quote cannot be for fewer than 0 calls: {self!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +104,7 @@ def _admit_tools(balances: Sequence[Balance], quote: ToolQuote) -> Admitted | Wa
         if room is None or quote.tool_calls <= room - balance.held[_TOOL_CALLS]:
             continue
         if quote.tool_calls > room:
-            return _refusal(balance, _TOOL_CALLS, quote.tool_calls, quote.tool_calls)
+            return _refusal(balance, _TOOL_CALLS, quote, quote.tool_calls, quote.tool_calls)
         waits = waits or Wait(balance.path)
     return waits or Admitted(Amounts(tool_calls=quote.tool_calls))
 
@@ -113,7 +121,7 @@ def _admit_model(balances: Sequence[Balance], quote: ModelQuote) -> Admitted | W
                 return Refusal(cause="unpriced", kind=balance.kind, path=balance.path, detail=quote.model)
             fits = _output_within(quote, dimension, room)
             if fits < useful:
-                return _refusal(balance, dimension, _need(quote, dimension, useful), _worst(quote, dimension))
+                return _refusal(balance, dimension, quote, _need(quote, dimension, useful), _worst(quote, dimension))
             fits_now = _output_within(quote, dimension, room - balance.held[dimension])
             bound = min(bound, fits)
             if fits_now < bound_now:
@@ -125,12 +133,14 @@ def _admit_model(balances: Sequence[Balance], quote: ModelQuote) -> Admitted | W
 
 
 def _room(balance: Balance, dimension: int, keep_back: Amounts) -> int | None:
-    """What posted amounts leave in one dimension; None without a limit. What is kept back is the run's own affair."""
+    """What posted amounts leave in one dimension, beside what is kept back; None without a limit."""
     limit = balance.limit[dimension]
-    if limit is None:
-        return None
-    kept = getattr(keep_back, DIMENSIONS[dimension]) if balance.kind == "run" else 0
-    return limit - balance.posted[dimension] - kept
+    return None if limit is None else limit - balance.posted[dimension] - _kept_back(balance, dimension, keep_back)
+
+
+def _kept_back(balance: Balance, dimension: int, keep_back: Amounts) -> int:
+    """What is kept back is the run's own affair: it is kept in the run's scopes only."""
+    return getattr(keep_back, DIMENSIONS[dimension]) if balance.kind == "run" else 0
 
 
 def _output_within(quote: ModelQuote, dimension: int, room: int) -> int:
@@ -156,7 +166,7 @@ def _worst(quote: ModelQuote, dimension: int) -> int:
     return _need(quote, dimension, quote.max_output_tokens)
 
 
-def _refusal(balance: Balance, dimension: int, needed: int, worst: int) -> Refusal:
+def _refusal(balance: Balance, dimension: int, quote: ModelQuote | ToolQuote, needed: int, worst: int) -> Refusal:
     return Refusal(
         cause="limit",
         kind=balance.kind,
@@ -165,6 +175,7 @@ def _refusal(balance: Balance, dimension: int, needed: int, worst: int) -> Refus
         limit=balance.limit[dimension],
         posted=balance.posted[dimension],
         held=balance.held[dimension],
+        kept_back=_kept_back(balance, dimension, quote.keep_back),
         needed=needed,
         worst=worst,
         window=balance.window,

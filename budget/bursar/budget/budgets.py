@@ -6,12 +6,12 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
-from bursar.budget.accounts import CURRENT, create_pot, open_window
+from bursar.budget.accounts import CURRENT, create_pot, open_window, within
 from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.errors import NotFoundError, UsageError
 from bursar.budget.gate import reopen
@@ -55,7 +55,7 @@ class Budgets:
         path: str,
         *,
         per: Period = "total",
-        zone: str = "UTC",
+        zone: str | None = None,
         limit: Mapping[str, int | None],
         author: str,
         note: str = "",
@@ -63,25 +63,30 @@ class Budgets:
     ) -> BudgetLine:
         """Set the limits of a tenant (`acme`) or an agent (`acme/support`) for a period.
 
-        `limit` is by dimension; a dimension left out keeps its limit, None takes it away. What was used stays used, and
-        the next call meets the new limit. What the command set is not changed by the configuration later.
-        Raises UsageError for a path, period, zone or amount that cannot be.
+        `limit` is by dimension; a dimension left out keeps its limit, None takes it away. A zone left out stays as it
+        is, UTC at first. What was used stays used, and the next call meets the new limit. What the command set is not
+        changed by the configuration later. Raises UsageError for a path, period, zone or amount that cannot be.
         """
-        kind = _checked(path, per, zone, limit)
+        new = {"path": path, "kind": _checked(path, per, zone, limit), "tenant": path.split("/")[0], "per": per}
+        changed = {f"limit_{name}": value for name, value in limit.items()} | ({} if zone is None else {"zone": zone})
         now = to_us(self._clock())
         with self._store.write(durable=True) as connection:
             row = _find(connection, path, per)
-            if row is not None and source == "config" and row["source"] == "command":
+            if row is not None and source == "config" and (row["source"] == "command" or _holds(row, changed)):
                 return self._line(connection, path, per, now)
-            if row is None:
-                values = {"path": path, "kind": kind, "tenant": path.split("/")[0], "per": per, "zone": zone}
-                made = {"source": source, "set_by": author, "set_us": now}
-                create_pot(connection, {**values, **made, **_limit_columns(limit)}, now)
-            else:
-                _change(connection, row, zone, limit, source, author, now)
-            line = self._line(connection, path, per, now)
-            journal(connection, kind="limit", at_us=now, path=path, limit=line.limit, author=author, note=note or per)
-            return line
+            wanted = {**(row or {**new, "zone": "UTC"}), **changed, "source": source, "set_by": author, "set_us": now}
+            account_id = create_pot(connection, wanted, now) if row is None else _change(connection, wanted, now)
+            journal(
+                connection,
+                kind="limit",
+                at_us=now,
+                account_id=account_id,
+                path=path,
+                limit={name: wanted.get(f"limit_{name}") for name in DIMENSIONS},
+                author=author,
+                note=note or per,
+            )
+            return self._line(connection, path, per, now)
 
     def grant(self, path: str, amount: Amounts, *, author: str, note: str, per: Period | None = None) -> BudgetLine:
         """Give a tenant, an agent or a run more, in its present window; runs that this scope stopped may go on.
@@ -121,7 +126,10 @@ class Budgets:
                 note=note,
             )
             reopen(connection, path)
-            return self._line(connection, path, rows[0]["per"], now)
+            line = self._line(connection, path, rows[0]["per"], now)
+            if any(value is not None and value > NANOUSD_MAX for value in line.limit.values()):
+                raise UsageError(f"a grant to {path} must not raise a limit above {NANOUSD_MAX}")
+            return line
 
     def ls(self, path: str | None = None, *, runs: bool = False) -> list[BudgetLine]:
         """Every tenant's and agent's budget with its present window, or those at and below `path`; runs if asked."""
@@ -129,7 +137,7 @@ class Budgets:
         with self._store.read() as connection:
             query = CURRENT.order_by(pot.c.path, pot.c.id)
             if path is not None:
-                query = query.where((pot.c.path == path) | pot.c.path.startswith(f"{path}/", autoescape=True))
+                query = query.where(within(path))
             if not runs:
                 query = query.where(pot.c.kind != "run")
             return [_as_line(row, now) for row in connection.execute(query, {"now": now}).mappings()]
@@ -143,23 +151,19 @@ def _find(connection: Connection, path: str, per: Period) -> RowMapping | None:
     return connection.execute(select(pot).where(pot.c.path == path, pot.c.per == per)).mappings().first()
 
 
-def _change(
-    connection: Connection,
-    row: RowMapping,
-    zone: str,
-    limit: Mapping[str, int | None],
-    source: str,
-    author: str,
-    now: int,
-) -> None:
-    """Set new limits; the present window keeps what was used and what was granted."""
-    changed = {**_limit_columns(limit), "source": source, "set_by": author, "set_us": now, "zone": zone}
-    connection.execute(update(pot).where(pot.c.id == row["id"]).values(**changed))
-    account_id = open_window(connection, {**dict(row), **changed}, now)
+def _holds(row: RowMapping, changed: Mapping[str, Any]) -> bool:
+    return all(row[name] == value for name, value in changed.items())
+
+
+def _change(connection: Connection, wanted: Mapping[str, Any], now: int) -> int:
+    """Set new limits; the present window keeps what was used and what was granted. Returns its account's id."""
+    connection.execute(update(pot).where(pot.c.id == wanted["id"]).values(**wanted))
+    account_id = open_window(connection, wanted, now)
     granted = _granted(connection, account_id)
-    base = {name: changed.get(f"limit_{name}", row[f"limit_{name}"]) for name in DIMENSIONS}
+    base = {name: wanted[f"limit_{name}"] for name in DIMENSIONS}
     limits = {f"limit_{name}": None if base[name] is None else base[name] + granted[name] for name in DIMENSIONS}
     connection.execute(update(account).where(account.c.id == account_id).values(**limits))
+    return account_id
 
 
 def _granted(connection: Connection, account_id: int) -> dict[str, int]:
@@ -174,27 +178,25 @@ def _raise_limit(connection: Connection, account_id: int, amount: Amounts) -> No
     connection.execute(update(account).where(account.c.id == account_id).values(**raised))
 
 
-def _limit_columns(limit: Mapping[str, int | None]) -> dict[str, int | None]:
-    return {f"limit_{name}": value for name, value in limit.items()}
-
-
-def _checked(path: str, per: str, zone: str, limit: Mapping[str, int | None]) -> Literal["tenant", "agent"]:
+def _checked(path: str, per: str, zone: str | None, limit: Mapping[str, int | None]) -> Literal["tenant", "agent"]:
     parts = path.split("/")
     if len(parts) > 2 or not all(parts):
         raise UsageError(f"a budget belongs to a tenant or an agent, not to {path!r}", next_step="acme or acme/support")
     if per not in PERIODS:
         raise UsageError(f"per {per!r}: expected one of {', '.join(PERIODS)}")
     try:
-        ZoneInfo(zone)
+        ZoneInfo("UTC" if zone is None else zone)
     except (KeyError, ValueError, OSError):
-        near = difflib.get_close_matches(zone, available_timezones(), 3)
+        near = difflib.get_close_matches(str(zone), available_timezones(), 3)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise UsageError(f"zone {zone!r}: expected an IANA name such as Europe/Paris{hint}") from None
     for name, value in limit.items():
         if name not in DIMENSIONS:
             raise UsageError(f"limit {name!r}: expected one of {', '.join(DIMENSIONS)}")
-        if value is not None and not 0 <= value <= NANOUSD_MAX:
-            raise UsageError(f"limit {name} {value}: expected 0 to {NANOUSD_MAX}")
+        if value is not None and (type(value) is not int or not 0 <= value <= NANOUSD_MAX):
+            raise UsageError(
+                f"limit {name} {value!r}: expected a whole number from 0 to {NANOUSD_MAX}, or None for none"
+            )
     return "tenant" if len(parts) == 1 else "agent"
 
 

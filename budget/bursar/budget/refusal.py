@@ -41,6 +41,9 @@ class Refusal:
     needed: int = 0
     """The least that the call needs, in the unit of the dimension."""
 
+    kept_back: int = 0
+    """What must remain for the run's last answer, in the unit of the dimension."""
+
     worst: int = 0
     """What the call may come to at most, in the unit of the dimension."""
 
@@ -93,8 +96,10 @@ class Refusal:
         if self.cause == "limit":
             per = f" ({self.window})" if self.window else ""
             upper = f" and may cost up to {self._show(self.worst)}" if self.worst > self.needed else ""
+            kept_back = min(self.kept_back, self.remaining or 0)
+            kept = f", {self._show(kept_back)} of it kept back for a last answer" if kept_back else ""
             return (
-                f"{self.name} has {self._show(self.remaining or 0)} left of {self._show(self.limit or 0)}{per}; "
+                f"{self.name} has {self._show(self.remaining or 0)} left of {self._show(self.limit or 0)}{per}{kept}; "
                 f"this call needs at least {self._show(self.needed)}{upper}"
             )
         return {

@@ -51,12 +51,13 @@ TOTAL = Window("", -FOREVER_US, FOREVER_US)
 
 
 def window_at(per: Period, zone: str, at: datetime) -> Window:
-    """The window of a period in a zone that holds the time `at`; days and months begin at local midnight."""
+    """The window of a period in a zone that holds the aware time `at`; days and months begin at local midnight."""
     if per == "total":
         return TOTAL
     local = at.astimezone(_zone(zone))
     if per == "hour":
-        start = at - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+        past = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+        start = at.astimezone(UTC) - past
         return Window(local.isoformat(timespec="hours"), to_us(start), to_us(start + timedelta(hours=1)))
     midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     if per == "day":
