@@ -23,11 +23,12 @@ _TRUST_SAMPLES = 3
 
 
 class Margins:
-    """The learned margins; read from memory, written only when they move."""
+    """The learned margins; read from memory, written only when they have moved."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: dict[str, tuple[int, int]] = {}
+        self._stored: dict[str, tuple[int, int]] = {}
 
     def bound(self, model: str, counted_tokens: int) -> int:
         """An upper bound on the input tokens that the provider of `model` will count for a request that we count so."""
@@ -41,23 +42,25 @@ class Margins:
         samples, kept = self._known.get(model) or self._load(model, connection)
         seen = -(-billed_tokens * 1_000_000 // counted_tokens)
         ratio = seen if seen >= kept else kept - (kept - seen) // FORGET
-        learned = (samples + 1, ratio)
-        self._known[model] = learned if samples < _TRUST_SAMPLES or abs(ratio - kept) > _STEP_PPM else (samples, kept)
-        if self._known[model] == learned:
-            self._save(connection, model, learned)
+        self._known[model] = (samples + 1, ratio)
+        if samples < _TRUST_SAMPLES or abs(ratio - self._stored[model][1]) > _STEP_PPM:
+            self._save(connection, model)
 
     def _load(self, model: str, connection: Connection | None = None) -> tuple[int, int]:
-        query = select(token_margin.c.samples, token_margin.c.ratio_ppm).where(token_margin.c.model == model)
         if connection is None:
             with self._store.read() as connection:
-                row = connection.execute(query).first()
-        else:
-            row = connection.execute(query).first()
-        self._known[model] = (row.samples, row.ratio_ppm) if row else (0, 0)
+                return self._load(model, connection)
+        query = select(token_margin.c.samples, token_margin.c.ratio_ppm).where(token_margin.c.model == model)
+        row = connection.execute(query).first()
+        self._known[model] = self._stored[model] = (row.samples, row.ratio_ppm) if row else (0, 0)
         return self._known[model]
 
-    @staticmethod
-    def _save(connection: Connection, model: str, learned: tuple[int, int]) -> None:
-        values = {"samples": learned[0], "ratio_ppm": learned[1]}
+    def _save(self, connection: Connection, model: str) -> None:
+        (samples, ratio), before = self._known[model], self._stored[model]
+        stored = self._load(model, connection)
+        if stored != before:  # another process learned too: the higher ratio is the safe one
+            samples, ratio = max(samples, stored[0]), max(ratio, stored[1])
+        self._known[model] = self._stored[model] = (samples, ratio)
+        values = {"samples": samples, "ratio_ppm": ratio}
         if not connection.execute(update(token_margin).where(token_margin.c.model == model).values(values)).rowcount:
             connection.execute(insert(token_margin).values(model=model, **values))
