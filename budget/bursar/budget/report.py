@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.engine import RowMapping
 
+from bursar.budget.accounts import within
 from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.errors import NotFoundError
 from bursar.budget.journal import amounts_in
@@ -94,8 +95,7 @@ class Reports:
             runs = (
                 select(pot, *_BALANCE)
                 .join(account, account.c.pot_id == pot.c.id)
-                .where(pot.c.run_id == run_id)
-                .order_by(pot.c.id)
+                .where(pot.c.run_id == run_id, pot.c.epoch.is_not(None))
             )
             row = connection.execute(runs).mappings().first()
             if row is None:
@@ -108,9 +108,7 @@ class Reports:
             ).mappings()
             attempts = [_attempt(found) for found in rows]
             changes = connection.execute(
-                select(entry)
-                .where(entry.c.path.startswith(row["path"], autoescape=True), entry.c.kind != "open")
-                .order_by(entry.c.seq)
+                select(entry).where(within(row["path"], entry.c.path), entry.c.kind != "open").order_by(entry.c.seq)
             ).mappings()
             return RunBill(
                 run_id=run_id,
@@ -138,7 +136,7 @@ class Reports:
         """What was posted by one column of the reservations, the largest first; optionally of one tenant only."""
         column = reservation.c[by]
         sums = [func.sum(reservation.c[f"posted_{name}"]).label(f"posted_{name}") for name in DIMENSIONS]
-        unknown = func.sum(func.iif(reservation.c.outcome == "unknown", 1, 0))
+        unknown = func.sum(case((reservation.c.outcome == "unknown", 1), else_=0))
         query = (
             select(column.label("name"), *sums, unknown.label("unknown"))
             .where(reservation.c.state == "settled")
