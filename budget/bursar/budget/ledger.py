@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Self
 
 from bursar.budget.accounts import current
 from bursar.budget.admission import Admitted, Balance, ModelQuote, ToolQuote, Wait, admit
@@ -21,6 +22,7 @@ from bursar.budget.budgets import Budgets
 from bursar.budget.errors import ReservationError
 from bursar.budget.gate import Gates, closed, use_final
 from bursar.budget.margin import Margins
+from bursar.budget.migrate import migrate
 from bursar.budget.prepared import Record
 from bursar.budget.refusal import Refusal
 from bursar.budget.report import Reports
@@ -57,6 +59,16 @@ class Ledger:
         self.margins = Margins(store)
         self.reports = Reports(store)
         self._known_prices: set[str] = set()
+
+    @classmethod
+    def open(cls, url: str, *, clock: Callable[[], datetime] = utc_now) -> Self:
+        """The ledger in a store such as `sqlite:///bursar.db`, made or brought to this version.
+
+        Raises ConfigError for another kind of store, LedgerUnavailable and LedgerVersionError.
+        """
+        store = Store(url)
+        migrate(store)
+        return cls(store, clock=clock)
 
     def reserve(
         self,

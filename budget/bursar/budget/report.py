@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
 
@@ -132,6 +132,14 @@ class Reports:
             row = connection.execute(query).mappings().first()
         return amounts_in("posted", row) if row else Amounts()
 
+    def usage(self, run_id: str) -> Usage:
+        """The tokens of a run's settled calls, as providers reported them; calls of unknown outcome have none."""
+        counts = [func.coalesce(func.sum(func.json_extract(reservation.c.usage, f"$.{name}")), 0) for name in _USAGE]
+        query = select(*counts).where(reservation.c.run_id == run_id, reservation.c.usage.is_not(None))
+        with self._store.read() as connection:
+            row = connection.execute(query).one()
+        return Usage(**dict(zip(_USAGE, row, strict=True)))
+
     def spend(self, by: Group, *, tenant: str | None = None) -> list[SpendLine]:
         """What was posted by one column of the reservations, the largest first; optionally of one tenant only."""
         column = reservation.c[by]
@@ -156,6 +164,8 @@ class Reports:
                 for row in connection.execute(query).mappings()
             ]
 
+
+_USAGE = tuple(field.name for field in fields(Usage))
 
 _BALANCE = (
     *(account.c[f"limit_{name}"].label(f"window_limit_{name}") for name in DIMENSIONS),

@@ -140,3 +140,6 @@ class Provider(Protocol):
 
         Raises ProviderError.
         """
+
+    async def aclose(self) -> None:
+        """Close what is held open."""

@@ -1,0 +1,22 @@
+"""The runtime room: models, paid calls, graphs and runs. `Runtime` and `chat_model` are all that most teams need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bursar.runtime.chat import chat_model
+    from bursar.runtime.runtime import Runtime
+
+__all__ = ["Runtime", "chat_model"]
+
+_HOMES = {"Runtime": "bursar.runtime.runtime", "chat_model": "bursar.runtime.chat"}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first named, so that the command shows its help without LangGraph.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

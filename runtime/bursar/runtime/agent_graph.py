@@ -1,0 +1,208 @@
+"""An Agent as a LangGraph graph: a model node, one task for each tool call, and back.
+
+The state is plain JSON: messages in the shape of OpenAI's chat completions, so that nothing has to be reconstructed
+from a checkpoint and nothing converted before a call.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypedDict
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Send
+
+from bursar.agents.agent import Agent
+from bursar.budget.reservations import Call
+from bursar.runtime.attempt import Ask
+from bursar.runtime.context import RunContext, current_run, task_id
+from bursar.runtime.escalate import ask_for_approval, ask_for_more
+from bursar.runtime.stop import LimitReached
+from bursar.tools.arguments import ToolArgumentsError
+from bursar.tools.tool import Tool
+
+__all__ = ["AgentState", "agent_graph", "answer_in"]
+
+LAST_ANSWER = (
+    "You have reached a limit and cannot call tools any more. Answer now, as well as you can with what you have, "
+    "and say what is missing."
+)
+
+
+def _first(before: str, after: str) -> str:
+    return before or after
+
+
+class AgentState(TypedDict, total=False):
+    """The state of an agent's run; JSON only."""
+
+    messages: Annotated[list[dict[str, Any]], operator.add]
+    stopped: Annotated[str, _first]
+    """Why the run reached a limit; empty while it did not."""
+
+
+class _ToolCall(TypedDict):
+    call: dict[str, Any]
+
+
+def agent_graph(agent: Agent, checkpointer: Any = None) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """Compile an agent; without a checkpointer it works inside another graph's task, on that graph's checkpoints."""
+    nodes = _Nodes(agent)
+    graph = StateGraph(AgentState)
+    graph.add_node("model", nodes.model)
+    graph.add_node("tool", nodes.tool)
+    graph.add_edge(START, "model")
+    graph.add_conditional_edges("model", _next, ["tool", END])
+    graph.add_edge("tool", "model")
+    return graph.compile(checkpointer=checkpointer, name=agent.name)
+
+
+def answer_in(state: Mapping[str, Any]) -> str | None:
+    """The last thing that the model said in an agent's state, if it said anything."""
+    for message in reversed(state.get("messages") or ()):
+        if message.get("role") == "assistant" and message.get("content"):
+            return str(message["content"])
+    return None
+
+
+def _next(state: AgentState) -> list[Send] | str:
+    calls = state["messages"][-1].get("tool_calls")
+    return [Send("tool", {"call": call}) for call in calls] if calls else END
+
+
+class _Nodes:
+    """The nodes of one agent's graph. A model node makes at most one paid call; a tool task runs at most one tool."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._inner = {tool.name: agent_graph(tool) for tool in agent.tools if isinstance(tool, Agent)}
+
+    async def model(self, state: AgentState) -> AgentState:
+        """Ask the model; at a limit, ask a person, give the last answer, or stop, as the run's policy says."""
+        run = current_run()
+        call_id = run.call_id(None)
+        if state.get("stopped"):
+            return await self._last_answer(run, state, call_id, state["stopped"])
+        while True:
+            try:
+                return await self._answer(run, state, call_id)
+            except LimitReached as reached:
+                if run.on_limit == "finalize":
+                    return await self._last_answer(run, state, call_id, reached.refusal.words(), reached)
+                ask_for_more(run, reached)
+
+    async def _answer(self, run: RunContext, state: AgentState, call_id: str) -> AgentState:
+        agent = self._agent
+        paid = await run.calls.make(
+            run,
+            Ask(
+                tier=agent.tier,
+                node="model",
+                messages=self._conversation(state),
+                tools=agent.tool_specs,
+                max_output_tokens=agent.max_output_tokens,
+                kept_back_tokens=agent.final_output_tokens if run.on_limit == "finalize" else 0,
+            ),
+            call_id,
+            run.on_delta,
+        )
+        update: AgentState = {"messages": [dict(paid.message)]}
+        if paid.capped and paid.finish_reason == "length" and not paid.message.get("tool_calls"):
+            update["stopped"] = "the answer was cut: no more output fitted under a limit"
+        return update
+
+    async def _last_answer(
+        self, run: RunContext, state: AgentState, call_id: str, why: str, reached: LimitReached | None = None
+    ) -> AgentState:
+        """One answer without tools, from what was kept back; where not even that fits, what was said before stands."""
+        agent = self._agent
+        ask = Ask(
+            tier=agent.tier,
+            node="last answer",
+            messages=[*self._conversation(state), {"role": "user", "content": LAST_ANSWER}],
+            max_output_tokens=agent.final_output_tokens,
+            final=True,
+        )
+        try:
+            paid = await run.calls.make(run, ask, f"{call_id}:last", run.on_delta)
+        except LimitReached as refused:
+            raise reached or refused from None
+        return {"messages": [{**paid.message, "tool_calls": None}], "stopped": why}
+
+    async def tool(self, state: _ToolCall) -> AgentState:
+        """Run one tool call: check it, ask where it must be approved, charge it, act; the result goes to the model."""
+        run = current_run()
+        call = state["call"]
+        name = call["function"]["name"]
+        found = self._agent.tool(name)
+        if found is None:
+            known = ", ".join(tool.name for tool in self._agent.tools) or "none"  # type: ignore[union-attr]
+            return _result(call, f"error: there is no tool {name!r}; the tools are: {known}")
+        try:
+            arguments = found.check(call["function"]["arguments"])
+        except ToolArgumentsError as error:
+            return _result(call, f"error: {error}")
+        if isinstance(found, Tool) and found.approval == "always":
+            decision = ask_for_approval(run, name, arguments, call["id"])
+            if decision["type"] in ("reject", "respond"):
+                return _result(call, _answer_of(decision))
+            if decision["type"] == "edit":
+                arguments = decision["args"]  # checked when the decision was taken
+        return await self._act(run, found, arguments, call)
+
+    async def _act(
+        self, run: RunContext, found: Tool | Agent, arguments: Mapping[str, Any], call: dict[str, Any]
+    ) -> AgentState:
+        try:
+            await self._charge(run, found.name)
+        except LimitReached as reached:
+            if run.on_limit != "finalize":
+                raise
+            return {**_result(call, "error: not done, a limit was reached"), "stopped": reached.refusal.words()}
+        run.tell("tool", node="tool", text=found.name, data={"args": dict(arguments)})
+        if isinstance(found, Agent):
+            return await self._delegate(run, found, arguments["task"], call)
+        result = await found.call(arguments)
+        run.tell("result", node="tool", text=found.name, data={"error": result.is_error})
+        return _result(call, f"error: {result.content}" if result.is_error else result.content)
+
+    async def _charge(self, run: RunContext, name: str) -> None:
+        """One tool call on the ledger, once for this task however often it is run."""
+        call = Call(id=f"{run.call_id(None)}:tool", scope=run.scope, epoch=run.epoch, node="tool", model=name)
+        while True:
+            try:
+                return await run.calls.charge_tool(run, call)
+            except LimitReached as reached:
+                ask_for_more(run, reached)
+
+    async def _delegate(self, run: RunContext, agent: Agent, task: str, call: dict[str, Any]) -> AgentState:
+        """Let another agent do the task, inside its own limits and on this run's money."""
+        inner = run.child(agent, f"{agent.name}.{task_id()[:8]}")  # the same when the task is run again
+        await run.calls.open(inner.scope, agent.limits)
+        try:
+            with inner.entered():
+                state = await self._inner[agent.name].ainvoke({"messages": [{"role": "user", "content": task}]})
+        except LimitReached as reached:
+            own = reached.refusal.path == inner.scope.run_paths[-1]
+            if own:
+                return _result(call, f"error: {agent.name} was stopped. {reached.refusal.words()}")
+            if run.on_limit != "finalize":
+                raise
+            return {**_result(call, "error: not done, a limit was reached"), "stopped": reached.refusal.words()}
+        return _result(call, answer_in(state) or "error: no answer")
+
+    def _conversation(self, state: AgentState) -> Sequence[Mapping[str, Any]]:
+        return [{"role": "system", "content": self._agent.instructions}, *state["messages"]]
+
+
+def _result(call: Mapping[str, Any], content: str) -> AgentState:
+    return {"messages": [{"role": "tool", "tool_call_id": call["id"], "content": content}]}
+
+
+def _answer_of(decision: Mapping[str, Any]) -> str:
+    message = decision.get("message")
+    if decision["type"] == "respond":
+        return str(message or "")
+    return f"rejected by a person{f': {message}' if message else ''}; it was not done"

@@ -1,0 +1,322 @@
+"""Attempts at one model: quote, reserve, dispatch, send, settle.
+
+One attempt that may be billed is one reservation. A failure that was surely not billed is retried on the same one;
+after an unknown outcome the reservation stays charged in full, and the next attempt is reserved anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, stop_before_delay
+
+from bursar.budget.admission import ModelQuote, Wait
+from bursar.budget.amounts import Amounts
+from bursar.budget.errors import ReservationError
+from bursar.budget.refusal import Refusal
+from bursar.budget.reservations import Call, Outcome, Replay, Reservation
+from bursar.budget.usage import Usage
+from bursar.budget.windows import to_us
+from bursar.runtime.context import RunContext
+from bursar.runtime.ledger_thread import LedgerThread
+from bursar.runtime.models.catalog import Model
+from bursar.runtime.models.provider import CallTimeout, Message, ModelReply, ModelRequest, ProviderError
+from bursar.runtime.models.tokens import TokenCounter, compact_json
+from bursar.runtime.waiting import WaitingRoom
+
+__all__ = ["Ask", "Attempts", "Delta", "PaidReply"]
+
+GRACE_S = 30.0
+"""How long after its own time-out a call's reservation is given up."""
+
+LAST_ANSWER_INPUT_TOKENS = 256
+"""By how much the request for a last answer may be longer than the one that it is kept back from."""
+
+RETRIED_S_MAX = 120.0
+"""For how long a failure that was surely not billed is retried on one reservation."""
+
+RETRY_PAUSE_S = 0.5
+RETRY_PAUSE_S_MAX = 20.0
+
+Delta = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What a node wants of a model."""
+
+    tier: str
+    node: str
+    messages: Sequence[Message]
+    tools: Sequence[Mapping[str, Any]] = ()
+    tool_choice: str | Mapping[str, Any] | None = None
+    stop: Sequence[str] | None = None
+    temperature: float | None = None
+    response_format: Mapping[str, Any] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    max_output_tokens: int | None = None
+
+    kept_back_tokens: int = 0
+    """Output tokens that must remain for a last answer; 0 where none is given."""
+
+    final: bool = False
+    """Whether this is the last answer of a run that was stopped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaidReply:
+    """An answer and what it was charged."""
+
+    message: Message
+    finish_reason: str
+    usage: Usage | None
+    posted: Amounts
+    """Nothing, for a replay."""
+
+    model: str
+    capped: bool
+    """Whether the bound on the output had been lowered to fit what was left."""
+
+    replayed: bool = False
+
+
+class Attempts:
+    """Attempts at single models, on one ledger."""
+
+    def __init__(
+        self,
+        ledger: LedgerThread,
+        room: WaitingRoom,
+        counter: TokenCounter,
+        *,
+        clock: Callable[[], datetime],
+        rng: random.Random,
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._ledger = ledger
+        self._room = room
+        self._counter = counter
+        self._clock = clock
+        self._rng = rng
+        self._sleep = sleep
+
+    async def run(
+        self,
+        run: RunContext,
+        ask: Ask,
+        call: Call,
+        model: Model,
+        counted: int,
+        failures: list[str],
+        on_delta: Delta | None,
+    ) -> PaidReply | Refusal | None:
+        """The model's reply; the ledger's refusal; or None where the model failed, with why added to `failures`."""
+        quote = self._quote(ask, run, model, counted)
+        for _ in range(model.retries + 1):
+            timeout_s = self._timeout_s(run, model)
+            made = await self._reserve(run, call, quote, timeout_s, final=ask.final)
+            if isinstance(made, Refusal):
+                return made
+            if isinstance(made, Replay):
+                return _replayed(made)
+            run.tell("call", node=call.node, tier=ask.tier, model=model.name, text=call.reason or "")
+            try:
+                reply = await self._send(run, _request(ask, model, made, timeout_s), made, model, on_delta)
+            except ProviderError as error:
+                failures.append(f"{model.name}: {error}")
+                run.tell("failed", node=call.node, tier=ask.tier, model=model.name, text=str(error))
+                if error.billed == "no" or not error.retryable:
+                    return None
+                continue
+            return await self._settle(run, call, made, reply, counted)
+        return None
+
+    def _quote(self, ask: Ask, run: RunContext, model: Model, counted: int) -> ModelQuote:
+        bound = self._ledger.ledger.margins.bound(model.name, counted)
+        wanted = min(ask.max_output_tokens or run.max_output_tokens, model.max_output_tokens)
+        if model.context_window is not None:
+            wanted = max(1, min(wanted, model.context_window - counted))
+        kept = Amounts()
+        if ask.kept_back_tokens:
+            asked = bound + LAST_ANSWER_INPUT_TOKENS
+            cost = model.price.worst_case(asked, ask.kept_back_tokens) if model.price else 0
+            kept = Amounts(cost, asked + ask.kept_back_tokens, 1)
+        return ModelQuote(
+            model=model.name, price=model.price, input_tokens=bound, max_output_tokens=wanted, keep_back=kept
+        )
+
+    def _timeout_s(self, run: RunContext, model: Model) -> float:
+        if run.deadline is None:
+            return model.timeout_s
+        return max(0.001, min(model.timeout_s, (run.deadline - self._clock()).total_seconds()))
+
+    async def _reserve(
+        self, run: RunContext, call: Call, quote: ModelQuote, timeout_s: float, *, final: bool
+    ) -> Reservation | Replay | Refusal:
+        """Reserve, standing in line while only calls in flight are in the way."""
+        open_s = RETRIED_S_MAX + timeout_s + GRACE_S
+
+        async def reserve() -> Reservation | Replay | Wait | Refusal:
+            expires = to_us(self._clock() + timedelta(seconds=open_s))
+            return await self._ledger.reserve(call, quote, deadline_us=expires, final=final)
+
+        path = self._room.line(call.scope.paths)
+        if path is None:
+            made = await reserve()
+            if not isinstance(made, Wait):
+                return made
+            path = made.path
+        run.tell("waiting", node=call.node, model=quote.model, text=path)
+        ticket = self._room.enter(path)
+        try:
+            while True:
+                await self._room.turn(path, ticket)
+                made = await reserve()
+                if not isinstance(made, Wait):
+                    return made
+        finally:
+            self._room.leave(path, ticket)
+
+    async def _send(
+        self, run: RunContext, request: ModelRequest, made: Reservation, model: Model, on_delta: Delta | None
+    ) -> ModelReply:
+        """Dispatch and send; whatever happens, the reservation is closed unless a reply is returned."""
+        dispatched = False
+        try:
+            await self._ledger.do(self._ledger.ledger.dispatch, made)
+            dispatched = True
+            return await self._retried(request, model, on_delta)
+        except ProviderError as error:
+            if error.billed == "no":
+                await self._ledger.do(self._ledger.ledger.release, made, note=str(error))
+            else:
+                await self._ledger.do(self._ledger.ledger.settle, made, usage=None, outcome="unknown", note=str(error))
+            self._room.settled()
+            raise
+        except ReservationError:
+            raise
+        except BaseException as error:
+            self._close_soon(made, dispatched=dispatched, note=f"broken off: {type(error).__name__}")
+            raise
+
+    def _close_soon(self, made: Reservation, *, dispatched: bool, note: str) -> None:
+        """Close a reservation whose caller cannot wait any more, being cancelled for one."""
+        # Whether a cancelled dispatch took place is not known here; the ledger carries operations out in order, so by
+        # then it has, and the call was never sent.
+        if dispatched:
+            future = self._ledger.soon(self._ledger.ledger.settle, made, usage=None, outcome="unknown", note=note)
+            future.add_done_callback(lambda _: self._room.settled())
+        else:
+            released = self._ledger.soon(self._ledger.ledger.release, made, note=note)
+            released.add_done_callback(lambda _: self._room.settled())
+
+    async def _retried(self, request: ModelRequest, model: Model, on_delta: Delta | None) -> ModelReply:
+        """Send, and again after a failure that was surely not billed."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(_surely_unbilled),
+            stop=stop_after_attempt(model.retries + 1) | stop_before_delay(min(request.timeout_s, RETRIED_S_MAX)),
+            wait=self._pause_s,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return await retrying(_sent, model, request, on_delta)
+
+    def _pause_s(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, ProviderError) and error.retry_after_s is not None:
+            return error.retry_after_s
+        pause = min(RETRY_PAUSE_S * 2.0 ** (state.attempt_number - 1), RETRY_PAUSE_S_MAX)
+        return self._rng.uniform(pause / 2, pause)
+
+    async def _settle(
+        self, run: RunContext, call: Call, made: Reservation, reply: ModelReply, counted: int
+    ) -> PaidReply:
+        usage, outcome = reply.usage, "exact"
+        if usage is None:
+            usage, outcome = self._estimate(made, reply), "estimated"
+        kept = {"message": reply.message, "finish_reason": reply.finish_reason, "usage": asdict(usage)}
+        posted = await self._ledger.do(
+            self._ledger.ledger.settle,
+            made,
+            usage=usage,
+            outcome=_outcome(outcome),
+            reply=json.dumps({**kept, "model": call.model, "capped": made.capped}),
+            counted_input_tokens=counted if outcome == "exact" else None,
+        )
+        self._room.settled()
+        run.tell("reply", node=call.node, tier=call.tier or "", model=call.model or "", posted=posted)
+        return PaidReply(
+            message=reply.message,
+            finish_reason=reply.finish_reason,
+            usage=usage,
+            posted=posted,
+            model=call.model or "",
+            capped=made.capped,
+        )
+
+    def _estimate(self, made: Reservation, reply: ModelReply) -> Usage:
+        """Our own count where the provider gave none: the input as it was bounded, the output as it came."""
+        written = (reply.message.get("content") or "") + compact_json(reply.message.get("tool_calls") or [])
+        return Usage(
+            input_tokens=made.held.tokens - made.max_output_tokens, output_tokens=self._counter.count_text(written)
+        )
+
+
+async def _sent(model: Model, request: ModelRequest, on_delta: Delta | None) -> ModelReply:
+    try:
+        async with asyncio.timeout(request.timeout_s):
+            if on_delta is None:
+                return await model.provider.complete(request)
+            return await _streamed(model, request, on_delta)
+    except TimeoutError:
+        raise CallTimeout(f"{model.name} did not answer within {request.timeout_s:g} s") from None
+
+
+async def _streamed(model: Model, request: ModelRequest, on_delta: Delta) -> ModelReply:
+    async for part in model.provider.stream(request):
+        if isinstance(part, ModelReply):
+            return part
+        on_delta(part)
+    raise CallTimeout(f"{model.name} ended its stream without an answer")
+
+
+def _surely_unbilled(error: BaseException) -> bool:
+    return isinstance(error, ProviderError) and error.billed == "no" and error.retryable
+
+
+def _request(ask: Ask, model: Model, made: Reservation, timeout_s: float) -> ModelRequest:
+    return ModelRequest(
+        model=model.provider_model,
+        messages=ask.messages,
+        max_output_tokens=made.max_output_tokens,
+        timeout_s=timeout_s,
+        tools=ask.tools,
+        tool_choice=ask.tool_choice,
+        stop=ask.stop,
+        temperature=ask.temperature,
+        response_format=ask.response_format,
+        extra=ask.extra,
+    )
+
+
+def _replayed(found: Replay) -> PaidReply:
+    kept = json.loads(found.reply)
+    return PaidReply(
+        message=kept["message"],
+        finish_reason=kept["finish_reason"],
+        usage=Usage(**kept["usage"]),
+        posted=Amounts(),
+        model=kept["model"],
+        capped=kept["capped"],
+        replayed=True,
+    )
+
+
+def _outcome(name: str) -> Outcome:
+    return "exact" if name == "exact" else "estimated"

@@ -1,0 +1,132 @@
+"""One execution of a run: the graph inside the run's context, and what its end means."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphBubbleUp, GraphRecursionError
+from langgraph.types import Command
+from langgraph.types import Interrupt as GraphInterrupt
+
+from bursar.budget.errors import BursarError, LedgerError
+from bursar.budget.refusal import Refusal
+from bursar.runtime.context import RUN_KEY, RunContext
+from bursar.runtime.ledger_thread import LedgerThread
+from bursar.runtime.runs.run import Interrupt, RunStatus
+from bursar.runtime.stop import LimitReached
+from bursar.runtime.work import Work
+
+__all__ = ["Ending", "execute", "graph_config"]
+
+_log = logging.getLogger("bursar.runtime")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How an execution ended."""
+
+    status: RunStatus
+    cause: str
+    """For people; never empty."""
+
+    output: str | None = None
+    value: Any = None
+    interrupts: Sequence[Interrupt] = ()
+    error: BaseException | None = None
+
+
+def graph_config(run_id: str) -> RunnableConfig:
+    """LangGraph's config of a run: its thread is the run itself."""
+    return {"configurable": {"thread_id": run_id, RUN_KEY: run_id}}
+
+
+async def execute(work: Work, run: RunContext, ledger: LedgerThread, given: Any | Command[Any]) -> Ending:
+    """Execute the graph until it ends, waits, or is stopped. Only a cancellation and LedgerError are raised.
+
+    What the run was charged is the ledger's to say, whatever happens here.
+    """
+    config = graph_config(run.scope.run_id)
+    try:
+        with run.registered():
+            async with asyncio.timeout(_seconds_left(run)):
+                result = await work.graph.ainvoke(given, config, durability="sync", version="v2")
+    except TimeoutError as error:
+        if run.deadline is None or _seconds_left(run):
+            return await _failed(work, config, error)
+        return await _out_of_time(work, run, ledger, config)
+    except LimitReached as reached:
+        first = await ledger.do(ledger.ledger.gates.stopped, run.scope.run_path)
+        return await _stopped(work, config, first or reached.refusal)
+    except LedgerError:
+        raise
+    except (GraphBubbleUp, GraphRecursionError, BursarError) as error:
+        return await _failed(work, config, error)
+    except Exception as error:
+        _log.debug("run %s failed", run.scope.run_id, exc_info=error)
+        return await _failed(work, config, error)
+    return await _ended(work, run, ledger, result.value, result.interrupts)
+
+
+async def _ended(
+    work: Work, run: RunContext, ledger: LedgerThread, value: Any, interrupts: Sequence[GraphInterrupt]
+) -> Ending:
+    output = work.output(value)
+    if interrupts:
+        asked = [_interrupt(one) for one in interrupts]
+        cause = "; ".join(one.words for one in asked)
+        return Ending(status="interrupted", cause=cause, output=output, value=value, interrupts=asked)
+    # A program can swallow the stop, but not undo it.
+    refused = await ledger.do(ledger.ledger.gates.stopped, run.scope.run_path)
+    why = work.stopped(value) or (refused.words() if refused else "")
+    if why:
+        return Ending(status="stopped", cause=why, output=output, value=value)
+    return Ending(status="succeeded", cause="the agent gave its answer", output=output, value=value)
+
+
+async def _out_of_time(work: Work, run: RunContext, ledger: LedgerThread, config: RunnableConfig) -> Ending:
+    path = run.scope.run_path
+    refusal = Refusal(cause="deadline", kind="run", path=path, dimension="seconds", limit=run.seconds)
+    await ledger.do(ledger.ledger.gates.stop, path, refusal)
+    run.tell("limit", text=refusal.words())
+    return await _stopped(work, config, refusal)
+
+
+async def _stopped(work: Work, config: RunnableConfig, refusal: Refusal) -> Ending:
+    value = await _last_value(work, config)
+    status: RunStatus = "cancelled" if refusal.cause == "cancelled" else "stopped"
+    return Ending(status=status, cause=refusal.words(), output=work.output(value), value=value)
+
+
+async def _failed(work: Work, config: RunnableConfig, error: BaseException) -> Ending:
+    value = await _last_value(work, config)
+    cause = str(error) if isinstance(error, BursarError) else f"{type(error).__name__}: {error}"
+    return Ending(status="failed", cause=cause, output=work.output(value), value=value, error=error)
+
+
+async def _last_value(work: Work, config: RunnableConfig) -> Any:
+    """The state at the last checkpoint: what was done is not lost."""
+    return (await work.graph.aget_state(config)).values
+
+
+def _seconds_left(run: RunContext) -> float | None:
+    if run.deadline is None:
+        return None
+    return max(0.0, (run.deadline - run.now()).total_seconds())
+
+
+def _interrupt(found: GraphInterrupt) -> Interrupt:
+    value = found.value
+    if isinstance(value, Mapping) and value.get("reason") in ("approval", "budget"):
+        return Interrupt(
+            id=found.id,
+            reason=value["reason"],
+            words=value["words"],
+            payload={key: one for key, one in value.items() if key not in ("reason", "words", "allowed")},
+            allowed=value["allowed"],
+        )
+    return Interrupt(id=found.id, reason="question", words=str(value), payload={"value": value}, allowed=())

@@ -1,0 +1,106 @@
+"""One paid model call: choose a model, attempt it, take the next; the only way to a provider."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+from bursar.budget.admission import ToolQuote, Wait
+from bursar.budget.limits import Limits
+from bursar.budget.refusal import Refusal
+from bursar.budget.reservations import Call
+from bursar.budget.scope import Scope
+from bursar.runtime.attempt import Ask, Attempts, Delta, PaidReply
+from bursar.runtime.context import RunContext
+from bursar.runtime.ledger_thread import LedgerThread
+from bursar.runtime.models.catalog import Catalog
+from bursar.runtime.models.choice import choose
+from bursar.runtime.models.tokens import TokenCounter
+from bursar.runtime.stop import LimitReached, ModelCallFailed
+from bursar.runtime.waiting import WaitingRoom
+
+__all__ = ["PaidCalls"]
+
+USEFUL_OUTPUT_TOKENS = 16
+"""The least output that is worth paying the input for."""
+
+
+class PaidCalls:
+    """Makes paid calls on one ledger; safe to use from several event loops."""
+
+    def __init__(
+        self,
+        ledger: LedgerThread,
+        catalog: Catalog,
+        *,
+        clock: Callable[[], datetime],
+        rng: random.Random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._ledger = ledger
+        self._catalog = catalog
+        self._counter = TokenCounter()
+        self._attempts = Attempts(ledger, WaitingRoom(rng), self._counter, clock=clock, rng=rng, sleep=sleep)
+
+    async def make(self, run: RunContext, ask: Ask, call_id: str, on_delta: Delta | None = None) -> PaidReply:
+        """The answer to `ask`, paid for by the run, or replayed where `call_id` was settled before.
+
+        Raises LimitReached where the ledger refuses (the run is stopped then), ModelCallFailed where every model of the
+        tier failed, LedgerUnavailable where the ledger cannot be used. Nothing is sent without a reservation.
+        """
+        self._allow(run, ask.tier)
+        counted = self._counter.count_request(ask.messages, ask.tools)
+        failures: list[str] = []
+        refusal: Refusal | None = None
+        for model, reason in choose(ask.tier, self._catalog.tier(ask.tier), counted, USEFUL_OUTPUT_TOKENS):
+            call = Call(
+                id=call_id,
+                scope=run.scope,
+                epoch=run.epoch,
+                node=ask.node,
+                tier=ask.tier,
+                model=model.name,
+                reason=f"{reason}; {failures[-1]}" if failures else reason,
+            )
+            made = await self._attempts.run(run, ask, call, model, counted, failures, on_delta)
+            if isinstance(made, PaidReply):
+                return made
+            refusal = made or refusal
+            if made is not None and made.dimension != "nanousd":
+                break  # another model of the tier can only help where money refused
+        if refusal is not None:
+            raise await self._stop(run, refusal)
+        raise ModelCallFailed(
+            f"no model of tier {ask.tier} answered: {'; '.join(failures) or 'no context window can hold the call'}",
+            next_step="bursar doctor",
+        )
+
+    async def open(self, scope: Scope, limits: Limits) -> None:
+        """Open the account of an agent that is used as a tool."""
+        await self._ledger.do(self._ledger.ledger.gates.open, scope, limits)
+
+    async def charge_tool(self, run: RunContext, call: Call) -> None:
+        """Charge one tool call, once for its id; raises LimitReached where the ledger refuses."""
+        made: object = Wait("")
+        while isinstance(made, Wait):
+            made = await self._ledger.do(self._ledger.ledger.charge, call, ToolQuote())
+        if isinstance(made, Refusal):
+            raise await self._stop(run, made)
+
+    async def _stop(self, run: RunContext, refusal: Refusal) -> LimitReached:
+        """Make the stop stick before anybody hears of it."""
+        if refusal.cause in ("limit", "unpriced", "deadline"):
+            path = refusal.path if refusal.kind == "run" else run.scope.run_path
+            await self._ledger.do(self._ledger.ledger.gates.stop, path, refusal)
+        run.tell("limit", text=refusal.words())
+        return LimitReached(refusal)
+
+    @staticmethod
+    def _allow(run: RunContext, tier: str) -> None:
+        if run.tiers is not None and tier not in run.tiers:
+            raise ModelCallFailed(
+                f"tenant {run.scope.tenant} may not use tier {tier}; it may use {', '.join(run.tiers)}",
+                next_step=f"add {tier} to tenants.{run.scope.tenant}.tiers",
+            )

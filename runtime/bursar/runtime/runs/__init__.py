@@ -1,0 +1,1 @@
+"""Runs: what was asked, how it stands, and how it came to that."""

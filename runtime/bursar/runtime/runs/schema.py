@@ -1,0 +1,43 @@
+"""The tables of runs, in the same store as the ledger."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+
+__all__ = ["metadata", "run", "run_event"]
+
+metadata = MetaData()
+
+# A run is a row before it is anything else: an accepted run is never lost.
+run = Table(
+    "run",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("agent", Text, nullable=False),
+    Column("target", Text),  # file.py:name, where another process can load the agent from
+    Column("status", Text, nullable=False),
+    Column("stop_reason", Text),
+    Column("on_limit", Text, nullable=False),
+    Column("max_output_tokens", Integer, nullable=False),
+    Column("input_type", Text, nullable=False),
+    Column("input", LargeBinary, nullable=False),
+    Column("output", Text),
+    Column("interrupts", Text, nullable=False, server_default="[]"),
+    Column("decisions", Text, nullable=False, server_default="{}"),  # interrupt id -> decision, not yet carried out
+    Column("created_us", BigInteger, nullable=False),
+    Column("changed_us", BigInteger, nullable=False),
+)
+Index("run_tenant", run.c.tenant, run.c.created_us)
+
+run_event = Table(
+    "run_event",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run_id", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("cause", Text),
+    Column("author", Text),
+    Index("run_event_run", "run_id"),
+)

@@ -1,0 +1,66 @@
+"""Tenants as the configuration declares them, brought into the ledger."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from bursar.budget.errors import UsageError
+from bursar.budget.ledger import Ledger
+from bursar.budget.money import nanousd
+from bursar.runtime.config import BudgetConfig, Config, TenantConfig
+from bursar.runtime.models.catalog import Catalog
+
+__all__ = ["declare_budgets", "require_prices", "tenant_of"]
+
+
+def declare_budgets(ledger: Ledger, config: Config) -> None:
+    """Set the declared budgets; what a command has set since is left as it is.
+
+    A tenant without a budget gets an unlimited one, so that what it spends is summed up all the same.
+    """
+    for name, tenant in config.tenants.items():
+        if not tenant.budgets:
+            ledger.budgets.set(name, limit={}, author="bursar.yaml", source="config")
+        _declare(ledger, name, tenant.budgets)
+        for agent, budgets in tenant.agents.items():
+            _declare(ledger, f"{name}/{agent}", budgets.budgets)
+
+
+def require_prices(catalog: Catalog, config: Config) -> None:
+    """Raise PriceMissingError where a tenant with a budget in money may use a model without a price."""
+    for name, tenant in config.tenants.items():
+        if any(budget.usd is not None for budget in tenant.budgets):
+            for tier in tenant.tiers or config.tiers:
+                catalog.require_prices(tier, f"tenant {name} has a budget in USD")
+
+
+def tenant_of(config: Config, name: str) -> TenantConfig:
+    """The section of a tenant; raises UsageError for one that the configuration does not know."""
+    if name in config.tenants:
+        return config.tenants[name]
+    if config.unknown_tenants == "allow":
+        return TenantConfig()
+    near = difflib.get_close_matches(name, config.tenants, 3) or sorted(config.tenants)
+    known = f"it has {', '.join(near)}" if near else "it has none"
+    raise UsageError(
+        f"tenant {name!r} is not in the configuration ({known})",
+        next_step=f"add `{name}: {{budgets: [{{usd: 5, per: month}}]}}` under tenants:",
+    )
+
+
+def _declare(ledger: Ledger, path: str, budgets: Iterable[BudgetConfig]) -> None:
+    for budget in budgets:
+        ledger.budgets.set(
+            path,
+            per=budget.per,
+            zone=budget.zone,
+            limit={
+                "nanousd": None if budget.usd is None else nanousd(budget.usd),
+                "tokens": budget.tokens,
+                "steps": budget.steps,
+                "tool_calls": budget.tool_calls,
+            },
+            author="bursar.yaml",
+            source="config",
+        )

@@ -1,0 +1,97 @@
+"""What a run executes: an agent, or a LangGraph graph of one's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.graph import StateGraph
+from langgraph.graph.state import CompiledStateGraph
+
+from bursar.agents.agent import Agent, OnLimit
+from bursar.budget.errors import UsageError
+from bursar.budget.limits import Limits
+from bursar.runtime.agent_graph import agent_graph, answer_in
+
+__all__ = ["Source", "Work", "work_of"]
+
+Source = Agent | StateGraph[Any, Any, Any, Any] | CompiledStateGraph[Any, Any, Any, Any]
+"""What may be run."""
+
+_UNFIT = re.compile(r"[^a-z0-9_.-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A graph ready to be executed, with the defaults of whoever declared it."""
+
+    name: str
+    graph: CompiledStateGraph[Any, Any, Any, Any]
+    agent: Agent | None
+    limits: Limits
+    on_limit: OnLimit | None
+    max_output_tokens: int
+
+    def begin(self, given: Any) -> Any:
+        """The graph's input: for an agent a text becomes the first message."""
+        if self.agent is None or not isinstance(given, str):
+            return given
+        return {"messages": [{"role": "user", "content": given}]}
+
+    def output(self, value: Any) -> str | None:
+        """What the graph's state says last."""
+        if self.agent is not None:
+            return answer_in(value or {})
+        messages = value.get("messages") if isinstance(value, Mapping) else None
+        last = messages[-1] if messages else None
+        return str(last.text) if isinstance(last, AIMessage) and last.text else None
+
+    def stopped(self, value: Any) -> str:
+        """Why an agent's run reached a limit, as its own state says; empty while it did not."""
+        return str((value or {}).get("stopped") or "") if self.agent is not None else ""
+
+    @property
+    def agents(self) -> Iterator[Agent]:
+        """The agent and every agent that it uses as a tool."""
+        if self.agent is not None:
+            yield from _family(self.agent)
+
+
+def work_of(source: Source, checkpointer: BaseCheckpointSaver[Any], *, name: str | None = None) -> Work:
+    """Make an agent or a graph ready; raises UsageError for anything else."""
+    if isinstance(source, Agent):
+        return Work(
+            name=source.name,
+            graph=agent_graph(source, checkpointer),
+            agent=source,
+            limits=source.limits,
+            on_limit=source.on_limit,
+            max_output_tokens=source.max_output_tokens,
+        )
+    if isinstance(source, StateGraph):
+        graph = source.compile(checkpointer=checkpointer)
+    elif isinstance(source, CompiledStateGraph):
+        graph = source.copy({"checkpointer": checkpointer})
+    else:
+        raise UsageError(f"a run needs an Agent or a LangGraph StateGraph, not {type(source).__name__}")
+    plain = _UNFIT.sub("-", (name or graph.name or "graph").lower()).strip("-.") or "graph"
+    defaults = Agent(name="defaults", instructions="-")
+    return Work(
+        name=plain[:63],
+        graph=graph,
+        agent=None,
+        limits=defaults.limits,
+        on_limit=None,
+        max_output_tokens=defaults.max_output_tokens,
+    )
+
+
+def _family(agent: Agent) -> Iterator[Agent]:
+    yield agent
+    for tool in agent.tools:
+        if isinstance(tool, Agent):
+            yield from _family(tool)
