@@ -1,0 +1,54 @@
+# Two commands do all the set-up: `make demo` and `make test`. Needs Python 3.11 or newer; installs into .venv alone.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test check lint types contracts format bench prices schema lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: .venv/ready ## Two tenants, four runs, no key and no network
+	@$(BIN)/bursar demo
+
+test: .venv/ready ## All tests, in parallel
+	$(BIN)/pytest -q -n auto --dist worksteal
+
+check: lint types contracts test ## Lint, types, import contracts and tests
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/ready
+	$(BIN)/mypy budget memory tools guards agents runtime tests examples benchmarks
+
+contracts: .venv/ready
+	$(BIN)/lint-imports
+
+format: .venv/ready ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/ready ## Figures in ratios, side by side in one run
+	$(BIN)/python -m benchmarks
+
+prices: .venv/ready ## Make the price book anew from the pinned litellm
+	$(BIN)/python -m bursar.budget.pricebook --taken $$(date -u +%F)
+
+schema: .venv/ready ## Publish the JSON Schema of bursar.yaml anew
+	$(BIN)/python -m bursar.runtime.config > docs/bursar.schema.json
+
+lock: .venv/ready ## Resolve the dependencies anew, with hashes and without addresses
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-header --no-emit-index-url --no-emit-find-links --upgrade -o requirements.lock
+
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Bursar needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	@echo "making .venv (once, about a minute) ..."
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean: ## Remove everything that was made
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
