@@ -1,0 +1,1 @@
+"""What may pass between a model and the world: guards and their verdicts."""

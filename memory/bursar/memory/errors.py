@@ -1,0 +1,25 @@
+"""What can go wrong with what a run remembers.
+
+BursarError
+└── CheckpointError
+    ├── CheckpointRefused       a row names a type that may not be rebuilt, or cannot be read at all
+    └── CheckpointsUnavailable  the file could not be reached, is damaged or was made by a newer version
+"""
+
+from __future__ import annotations
+
+from bursar.budget.errors import BursarError
+
+__all__ = ["CheckpointError", "CheckpointRefused", "CheckpointsUnavailable"]
+
+
+class CheckpointError(BursarError):
+    """A run's checkpoints could not be used."""
+
+
+class CheckpointRefused(CheckpointError):
+    """A checkpoint holds what may not be rebuilt; nothing of it was executed."""
+
+
+class CheckpointsUnavailable(CheckpointError):
+    """The checkpoints' file cannot be used now."""
