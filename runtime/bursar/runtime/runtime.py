@@ -20,9 +20,7 @@ from langgraph.types import Command
 from bursar.agents.agent import OnLimit
 from bursar.agents.load import load_agent
 from bursar.budget.errors import ConflictError, LedgerError, UsageError
-from bursar.budget.ledger import Ledger
 from bursar.budget.limits import Limits
-from bursar.budget.migrate import migrate
 from bursar.budget.scope import Scope
 from bursar.budget.windows import utc_now
 from bursar.memory.checkpoints import open_checkpoints
@@ -33,11 +31,12 @@ from bursar.runtime.events import Event
 from bursar.runtime.execution import Ending, execute, graph_config
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Catalog
+from bursar.runtime.opening import open_ledger
 from bursar.runtime.paid_call import PaidCalls
-from bursar.runtime.runs.records import MIGRATIONS, Record, Records, interrupts_as_json, new_run_id
+from bursar.runtime.runs.records import Record, Records, interrupts_as_json, new_run_id
 from bursar.runtime.runs.run import Interrupt, Run
 from bursar.runtime.side_loop import SideLoop
-from bursar.runtime.tenants import declare_budgets, require_prices, tenant_of
+from bursar.runtime.tenants import require_prices, tenant_of
 from bursar.runtime.work import Source, Work, work_of
 
 __all__ = ["Runtime", "open_ledger"]
@@ -48,14 +47,6 @@ REAP_S = 30.0
 Listener = Callable[[Event], None]
 
 _log = logging.getLogger("bursar.runtime")
-
-
-def open_ledger(config: Config, *, clock: Callable[[], datetime] = utc_now) -> tuple[Ledger, Records]:
-    """The ledger and the runs of a configuration's store, brought to this version; blocking."""
-    ledger = Ledger.open(f"sqlite:///{config.database_path}", clock=clock)
-    migrate(ledger.store, scripts=MIGRATIONS, version_table="bursar_runs_version")
-    declare_budgets(ledger, config)
-    return ledger, Records(ledger, clock)
 
 
 class Runtime:

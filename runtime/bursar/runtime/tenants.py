@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from bursar.budget.errors import UsageError
 from bursar.budget.ledger import Ledger
 from bursar.budget.money import nanousd
 from bursar.runtime.config import BudgetConfig, Config, TenantConfig
-from bursar.runtime.models.catalog import Catalog
+
+if TYPE_CHECKING:
+    from bursar.runtime.models.catalog import Catalog
 
 __all__ = ["declare_budgets", "require_prices", "tenant_of"]
 

@@ -1,0 +1,23 @@
+"""Opens the ledger and the runs of a configuration, without anything that executes a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from bursar.budget.ledger import Ledger
+from bursar.budget.migrate import migrate
+from bursar.budget.windows import utc_now
+from bursar.runtime.config import Config
+from bursar.runtime.runs.records import MIGRATIONS, Records
+from bursar.runtime.tenants import declare_budgets
+
+__all__ = ["open_ledger"]
+
+
+def open_ledger(config: Config, *, clock: Callable[[], datetime] = utc_now) -> tuple[Ledger, Records]:
+    """The ledger and the runs of a configuration's store, brought to this version; blocking."""
+    ledger = Ledger.open(f"sqlite:///{config.database_path}", clock=clock)
+    migrate(ledger.store, scripts=MIGRATIONS, version_table="bursar_runs_version")
+    declare_budgets(ledger, config)
+    return ledger, Records(ledger, clock)
