@@ -15,6 +15,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Self
 
+from sqlalchemy import Connection
+
 from bursar.budget.accounts import current
 from bursar.budget.admission import Admitted, Balance, ModelQuote, ToolQuote, Wait, admit
 from bursar.budget.amounts import Amounts
@@ -84,33 +86,16 @@ class Ledger:
         `final` asks for the one last answer that a stopped run may give. Raises LedgerUnavailable, and NotFoundError
         for a run that was never opened; then nothing was reserved.
         """
-        now = self._now()
         with self.store.write() as connection:
-            attempt = next_attempt(connection, call, now)
-            if isinstance(attempt, Replay):
-                return attempt
-            pots = current(connection, call.scope.paths, now)
-            refusal = closed(pots, call, now, final=final)
-            if refusal is not None:
-                return refusal
-            verdict = admit([_balance(row) for row in pots], quote)
-            if not isinstance(verdict, Admitted):
-                return verdict
-            if isinstance(quote, ModelQuote) and quote.price is not None:
-                keep_price(connection, quote.price, self._known_prices)
-            made = insert_reservation(
-                connection, call, quote, verdict, attempt, [row["account_id"] for row in pots], now, deadline_us
-            )
-            if final:
-                use_final(connection, call)
-            return made
+            return self._reserve(connection, call, quote, deadline_us=deadline_us, final=final)
 
     def charge(self, call: Call, quote: ToolQuote) -> Reservation | Replay | Wait | Refusal:
         """Reserve and settle a tool call at once: its cost is known before it runs."""
-        made = self.reserve(call, quote)
-        if isinstance(made, Reservation):
-            self.settle(made, usage=None, outcome="exact", reply="")
-        return made
+        with self.store.write() as connection:
+            made = self._reserve(connection, call, quote, deadline_us=None, final=False)
+            if isinstance(made, Reservation):
+                settle(connection, made, usage=None, outcome="exact", reply="", note=None, now=self._now())
+            return made
 
     def dispatch(self, made: Reservation) -> None:
         """Mark that bytes are about to leave; on disk when this returns.
@@ -166,6 +151,35 @@ class Ledger:
     def close(self) -> None:
         """Close the store."""
         self.store.close()
+
+    def _reserve(
+        self,
+        connection: Connection,
+        call: Call,
+        quote: ModelQuote | ToolQuote,
+        *,
+        deadline_us: int | None,
+        final: bool,
+    ) -> Reservation | Replay | Wait | Refusal:
+        now = self._now()
+        attempt = next_attempt(connection, call, now)
+        if isinstance(attempt, Replay):
+            return attempt
+        pots = current(connection, call.scope.paths, now)
+        refusal = closed(pots, call, now, final=final)
+        if refusal is not None:
+            return refusal
+        verdict = admit([_balance(row) for row in pots], quote)
+        if not isinstance(verdict, Admitted):
+            return verdict
+        if isinstance(quote, ModelQuote) and quote.price is not None:
+            keep_price(connection, quote.price, self._known_prices)
+        made = insert_reservation(
+            connection, call, quote, verdict, attempt, [row["account_id"] for row in pots], now, deadline_us
+        )
+        if final:
+            use_final(connection, call)
+        return made
 
     def _now(self) -> int:
         return to_us(self._clock())

@@ -17,10 +17,10 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from bursar.budget.errors import ConfigError, LedgerUnavailable, LedgerVersionError
 from bursar.budget.prepared import driver_of
 
-__all__ = ["Store", "sqlite_path"]
+__all__ = ["Store", "StoreBusy", "sqlite_path"]
 
-BUSY_TIMEOUT_MS = 50
-"""SQLite's own wait for the write lock is unfair between processes, so it is short and retried with jitter."""
+BUSY_TIMEOUT_MS = 0
+"""SQLite's own wait for a lock is unfair between processes, so there is none: what is locked is retried with jitter."""
 
 LOCKED_S_MAX = 10.0
 """How long a transaction is retried while other processes hold the write lock."""
@@ -40,6 +40,10 @@ def sqlite_path(url: str) -> Path:
     return Path(parsed.database)
 
 
+class StoreBusy(Exception):
+    """The transaction would have to wait."""
+
+
 class Store:
     """Opens the store and runs transactions on it. Safe to use from several threads."""
 
@@ -51,6 +55,19 @@ class Store:
         self._lock = threading.Lock()
         self._engine = _engine(make_url(url))
         self._writer: Connection | None = None
+        self._caller = threading.local()
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within it, a writing transaction of this thread that would wait, for others or the disk, raises StoreBusy.
+
+        It raises before anything was done, so that the caller can do it again where waiting does no harm.
+        """
+        self._caller.at_once = True
+        try:
+            yield
+        finally:
+            self._caller.at_once = False
 
     @contextmanager
     def write(self, *, durable: bool = False) -> Iterator[Connection]:
@@ -60,14 +77,15 @@ class Store:
         Without it a power loss may undo the last commits, but never a part of one. A crash of the process undoes none.
         Raises LedgerUnavailable while the store is locked, read-only, full or gone.
         """
-        with self._lock, _explained(self.path):
+        at_once = getattr(self._caller, "at_once", False)
+        with self._turn(wait=not at_once, durable=durable), _explained(self.path):
             connection = self._writer = self._writer or self._connect()
             # Begun and ended on the driver: SQLAlchemy's own round for each would double a reserve's cost.
             driver = driver_of(connection)
             if durable:
                 driver.execute("PRAGMA synchronous=FULL")
             try:
-                self._patiently(lambda: driver.execute("BEGIN IMMEDIATE"))
+                self._begin(driver, wait=not at_once)
                 yield connection
                 driver.execute("COMMIT")
             except BaseException:
@@ -82,7 +100,7 @@ class Store:
     def read(self) -> Iterator[Connection]:
         """One reading transaction that sees a single state of the store and never waits for a writer."""
         with _explained(self.path), self._connect() as connection:
-            driver_of(connection).execute("BEGIN")
+            self._patiently(lambda: driver_of(connection).execute("BEGIN"))
             try:
                 yield connection
             finally:
@@ -95,6 +113,28 @@ class Store:
                 self._writer.close()
                 self._writer = None
             self._engine.dispose()
+
+    @contextmanager
+    def _turn(self, *, wait: bool, durable: bool) -> Iterator[None]:
+        """This thread's turn among the threads of this process."""
+        if (not wait and (durable or self._writer is None)) or not self._lock.acquire(blocking=wait):
+            raise StoreBusy
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _begin(self, driver: sqlite3.Connection, *, wait: bool) -> None:
+        def begin() -> None:
+            driver.execute("BEGIN IMMEDIATE")
+
+        if wait:
+            self._patiently(begin)
+            return
+        try:
+            begin()
+        except sqlite3.OperationalError as error:
+            raise StoreBusy from error
 
     def _connect(self) -> Connection:
         # The first to open a store turns WAL on and the last to close it folds the WAL in: both lock everybody out.

@@ -18,7 +18,6 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from bursar.budget.admission import ModelQuote, Wait
 from bursar.budget.amounts import Amounts
-from bursar.budget.errors import ReservationError
 from bursar.budget.refusal import Refusal
 from bursar.budget.reservations import Call, Outcome, Replay, Reservation
 from bursar.budget.usage import Usage
@@ -127,7 +126,7 @@ class Attempts:
                 return _replayed(made)
             run.tell("call", node=call.node, tier=ask.tier, model=model.name, text=call.reason or "")
             try:
-                reply = await self._send(run, _request(ask, model, made, timeout_s), made, model, on_delta)
+                reply = await self._send(_request(ask, model, made, timeout_s), made, model, on_delta)
             except ProviderError as error:
                 failures.append(f"{model.name}: {error}")
                 run.tell("failed", node=call.node, tier=ask.tier, model=model.name, text=str(error))
@@ -183,55 +182,47 @@ class Attempts:
         finally:
             self._room.leave(path, ticket)
 
-    async def _send(
-        self, run: RunContext, request: ModelRequest, made: Reservation, model: Model, on_delta: Delta | None
-    ) -> ModelReply:
-        """Dispatch and send; whatever happens, the reservation is closed unless a reply is returned."""
-        dispatched = False
+    async def _send(self, request: ModelRequest, made: Reservation, model: Model, on_delta: Delta | None) -> ModelReply:
+        """Send what was dispatched; whatever happens, the reservation is closed unless a reply is returned."""
+        ledger = self._ledger.ledger
         try:
-            await self._ledger.do(self._ledger.ledger.dispatch, made)
-            dispatched = True
             return await self._retried(request, model, on_delta)
         except ProviderError as error:
             if error.billed == "no":
-                await self._ledger.do(self._ledger.ledger.release, made, note=str(error))
+                await self._ledger.do(ledger.release, made, note=str(error))
             else:
-                await self._ledger.do(self._ledger.ledger.settle, made, usage=None, outcome="unknown", note=str(error))
+                await self._ledger.do(ledger.settle, made, usage=None, outcome="unknown", note=str(error))
             self._room.settled()
             raise
-        except ReservationError:
-            raise
         except BaseException as error:
-            self._close_soon(made, dispatched=dispatched, note=f"broken off: {type(error).__name__}")
-            raise
-
-    def _close_soon(self, made: Reservation, *, dispatched: bool, note: str) -> None:
-        """Close a reservation whose caller cannot wait any more, being cancelled for one."""
-        # Whether a cancelled dispatch took place is not known here; the ledger carries operations out in order, so by
-        # then it has, and the call was never sent.
-        if dispatched:
-            future = self._ledger.soon(self._ledger.ledger.settle, made, usage=None, outcome="unknown", note=note)
+            # Cancelled, for one: the caller cannot wait for the ledger any more.
+            note = f"broken off: {type(error).__name__}"
+            future = self._ledger.soon(ledger.settle, made, usage=None, outcome="unknown", note=note)
             future.add_done_callback(lambda _: self._room.settled())
-        else:
-            released = self._ledger.soon(self._ledger.ledger.release, made, note=note)
-            released.add_done_callback(lambda _: self._room.settled())
+            raise
 
     async def _retried(self, request: ModelRequest, model: Model, on_delta: Delta | None) -> ModelReply:
         """Send, and again after a failure that was surely not billed."""
+        try:
+            return await _sent(model, request, on_delta)  # most calls need no more, and tenacity costs 0.2 CPU ms
+        except ProviderError as error:
+            if not _surely_unbilled(error) or not model.retries:
+                raise
+            first = error
         retrying = AsyncRetrying(
             retry=retry_if_exception(_surely_unbilled),
-            stop=stop_after_attempt(model.retries + 1) | stop_before_delay(min(request.timeout_s, RETRIED_S_MAX)),
-            wait=self._pause_s,
+            stop=stop_after_attempt(model.retries) | stop_before_delay(min(request.timeout_s, RETRIED_S_MAX)),
+            wait=lambda state: self._pause_s(_error_of(state), state.attempt_number + 1),
             sleep=self._sleep,
             reraise=True,
         )
+        await self._sleep(self._pause_s(first, 1))
         return await retrying(_sent, model, request, on_delta)
 
-    def _pause_s(self, state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
+    def _pause_s(self, error: BaseException | None, failures: int) -> float:
         if isinstance(error, ProviderError) and error.retry_after_s is not None:
-            return error.retry_after_s
-        pause = min(RETRY_PAUSE_S * 2.0 ** (state.attempt_number - 1), RETRY_PAUSE_S_MAX)
+            return min(error.retry_after_s, RETRIED_S_MAX)
+        pause = min(RETRY_PAUSE_S * 2.0 ** (failures - 1), RETRY_PAUSE_S_MAX)
         return self._rng.uniform(pause / 2, pause)
 
     async def _settle(
@@ -241,7 +232,7 @@ class Attempts:
         if usage is None:
             usage, outcome = self._estimate(made, reply), "estimated"
         kept = {"message": reply.message, "finish_reason": reply.finish_reason, "usage": asdict(usage)}
-        posted = await self._ledger.do(
+        posted = await self._ledger.at_once(
             self._ledger.ledger.settle,
             made,
             usage=usage,
@@ -284,6 +275,10 @@ async def _streamed(model: Model, request: ModelRequest, on_delta: Delta) -> Mod
             return part
         on_delta(part)
     raise CallTimeout(f"{model.name} ended its stream without an answer")
+
+
+def _error_of(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome is not None else None
 
 
 def _surely_unbilled(error: BaseException) -> bool:

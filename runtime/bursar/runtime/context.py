@@ -54,7 +54,7 @@ class RunContext:
     now: Callable[[], datetime]
     calls: PaidCalls
     side_loop: SideLoop
-    emit: Callable[[Event], None]
+    emit: Callable[[Event], None] | None = None
     on_delta: Callable[[Mapping[str, Any]], None] | None = None
     """Where pieces of an agent's answers go while they arrive; None = nobody listens."""
 
@@ -78,7 +78,8 @@ class RunContext:
 
     def tell(self, kind: EventKind, **what: Any) -> None:
         """Tell whoever listens to the run what happened."""
-        self.emit(Event(kind=kind, run_id=self.scope.run_id, agent=self.scope.agents[-1], **what))
+        if self.emit is not None:
+            self.emit(Event(kind=kind, run_id=self.scope.run_id, agent=self.scope.agents[-1], **what))
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:

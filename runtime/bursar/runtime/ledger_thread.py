@@ -1,16 +1,18 @@
-"""The ledger for coroutines: one thread of its own, so that a locked store never blocks the event loop."""
+"""The ledger for coroutines: whatever may wait, for other writers or the disk, does so on a thread of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from bursar.budget.admission import ModelQuote, ToolQuote, Wait
+from bursar.budget.admission import ModelQuote, Wait
 from bursar.budget.ledger import Ledger
 from bursar.budget.refusal import Refusal
 from bursar.budget.reservations import Call, Replay, Reservation
+from bursar.budget.store import StoreBusy
 
 __all__ = ["LedgerThread"]
 
@@ -33,22 +35,48 @@ class LedgerThread:
         """Hand an operation in without waiting for it."""
         return self._executor.submit(operation, *args, **kwargs)
 
+    async def at_once(self, operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """`do` for one short writing transaction: here and now where nobody is in its way.
+
+        The way to the thread and back costs more CPU than such a transaction itself.
+        """
+        with contextlib.suppress(StoreBusy), self.ledger.store.at_once():
+            return operation(*args, **kwargs)
+        return await self.do(operation, *args, **kwargs)
+
     async def reserve(
-        self, call: Call, quote: ModelQuote | ToolQuote, *, deadline_us: int | None, final: bool
+        self, call: Call, quote: ModelQuote, *, deadline_us: int | None, final: bool
     ) -> Reservation | Replay | Wait | Refusal:
-        """`Ledger.reserve`; where the caller is cancelled meanwhile, what was reserved is given back."""
-        future = self.soon(self.ledger.reserve, call, quote, deadline_us=deadline_us, final=final)
+        """Reserve and dispatch a model call that is sent as soon as this returns.
+
+        Where the caller is cancelled meanwhile, nothing was sent, and what was reserved is given back.
+        """
+        future = self._reserved(call, quote, deadline_us, final)
         try:
-            return await asyncio.shield(asyncio.wrap_future(future))
+            made = await asyncio.wrap_future(future) if isinstance(future, Future) else future
+            if isinstance(made, Reservation):
+                await self.do(self.ledger.dispatch, made)
         except asyncio.CancelledError:
-            future.add_done_callback(self._give_back)
+            self.soon(self._give_back, future)
             raise
+        return made
 
     def close(self) -> None:
         """Carry out what was handed in, then close the ledger."""
         self._executor.shutdown(wait=True)
         self.ledger.close()
 
-    def _give_back(self, future: Future[Reservation | Replay | Wait | Refusal]) -> None:
-        if future.exception() is None and isinstance(made := future.result(), Reservation):
+    def _reserved(
+        self, call: Call, quote: ModelQuote, deadline_us: int | None, final: bool
+    ) -> Reservation | Replay | Wait | Refusal | Future[Reservation | Replay | Wait | Refusal]:
+        """The ledger's answer where nobody is in the way, else the future of it."""
+        with contextlib.suppress(StoreBusy), self.ledger.store.at_once():
+            return self.ledger.reserve(call, quote, deadline_us=deadline_us, final=final)
+        return self.soon(self.ledger.reserve, call, quote, deadline_us=deadline_us, final=final)
+
+    def _give_back(self, made: object) -> None:
+        # Runs on the thread, so after the reserve that the future stands for.
+        if isinstance(made, Future):
+            made = None if made.cancelled() or made.exception() else made.result()
+        if isinstance(made, Reservation):
             self.ledger.release(made, note="cancelled before it was sent")

@@ -85,7 +85,7 @@ class PaidCalls:
         """Charge one tool call, once for its id; raises LimitReached where the ledger refuses."""
         made: object = Wait("")
         while isinstance(made, Wait):
-            made = await self._ledger.do(self._ledger.ledger.charge, call, ToolQuote())
+            made = await self._ledger.at_once(self._ledger.ledger.charge, call, ToolQuote())
         if isinstance(made, Refusal):
             raise await self._stop(run, made)
 

@@ -14,10 +14,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command
 
-from bursar.agents.agent import OnLimit
+from bursar.agents.agent import Agent, OnLimit
 from bursar.agents.load import load_agent
 from bursar.budget.errors import ConflictError, LedgerError, UsageError
 from bursar.budget.limits import Limits
@@ -58,7 +58,7 @@ class Runtime:
         ledger: LedgerThread,
         records: Records,
         catalog: Catalog,
-        checkpointer: BaseCheckpointSaver[Any],
+        checkpointer: AsyncSqliteSaver,
         *,
         clock: Callable[[], datetime],
         rng: random.Random,
@@ -74,7 +74,7 @@ class Runtime:
         self._calls = PaidCalls(ledger, catalog, clock=clock, rng=rng, sleep=sleep)
         self._side_loop = SideLoop()
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{rng.getrandbits(32):08x}"
-        self._known: dict[str, Work] = {}
+        self._works: dict[str, Work] = {}
         self._executing: dict[str, tuple[asyncio.Task[Ending], asyncio.Event]] = {}
 
     @classmethod
@@ -219,7 +219,7 @@ class Runtime:
         target: str | None,
     ) -> tuple[str, Work]:
         section = tenant_of(self.config, tenant)
-        work = work_of(source, self._checkpointer, name=name)
+        work = self._ready(source, name)
         bounds = work.limits.tightened(limits) if limits is not None else work.limits
         if bounds.nanousd is not None:
             for agent in work.agents:
@@ -227,7 +227,7 @@ class Runtime:
         for agent in work.agents:
             self._catalog.tier(agent.tier)  # an unknown tier or a missing key shows before anything is spent
         run_id = new_run_id(self._clock())
-        kind, blob = self._checkpointer.serde.dumps_typed(work.begin(given))
+        kind, blob = work.serde.dumps_typed(work.begin(given))
         values = {
             "id": run_id,
             "tenant": tenant,
@@ -241,7 +241,6 @@ class Runtime:
         scope = Scope(tenant=tenant, agents=(work.name,), run_id=run_id)
         await self._ledger.do(self._records.create, values)
         await self._ledger.do(self.ledger.gates.open, scope, bounds)
-        self._known[run_id] = work
         return run_id, work
 
     async def _prepare_resume(
@@ -278,9 +277,20 @@ class Runtime:
         )
         return work, Command(resume=kept) if kept else None
 
+    def _ready(self, source: Source, name: str | None) -> Work:
+        """The source as a graph; compiled once for as long as it is the newest of its name."""
+        name = name or getattr(source, "name", None)
+        known = self._works.get(name or "")
+        if known is not None and known.source is source:
+            return known
+        work = work_of(source, self._checkpointer, name=name)
+        self._works[work.name] = work
+        return work
+
     def _work(self, row: Record, source: Source | None) -> Work:
-        if source is None and row["id"] in self._known:
-            return self._known[row["id"]]
+        """The work of a run: as given, as known to this process by its name, or as loaded from the run's target."""
+        if source is None and row["agent"] in self._works:
+            return self._works[row["agent"]]
         if source is None and row["target"]:
             source = load_agent(row["target"])
         if source is None:
@@ -288,7 +298,7 @@ class Runtime:
                 f"this process does not know agent {row['agent']} of run {row['id']}",
                 next_step=f"runtime.resume({row['id']!r}, ..., source=the_agent)",
             )
-        work = work_of(source, self._checkpointer, name=row["agent"])
+        work = self._ready(source, None if isinstance(source, Agent) else row["agent"])
         if work.name != row["agent"]:
             raise UsageError(f"run {row['id']} was made by agent {row['agent']}, not by {work.name}")
         return work
@@ -329,7 +339,7 @@ class Runtime:
             now=self._clock,
             calls=self._calls,
             side_loop=self._side_loop,
-            emit=listener or _ignore,
+            emit=listener,
             on_delta=_teller(run_id, listener) if listener else None,
         )
         context.tell("started")
@@ -381,7 +391,7 @@ class Runtime:
         """What the graph is begun with; None where it has a checkpoint to go on from."""
         snapshot = await work.graph.aget_state(graph_config(row["id"]))
         if not snapshot.created_at:
-            return self._checkpointer.serde.loads_typed((row["input_type"], row["input"]))
+            return work.serde.loads_typed((row["input_type"], row["input"]))
         if not snapshot.next:
             raise ConflictError(f"run {row['id']} has given its last answer; start a new one")
         return None
@@ -408,8 +418,9 @@ class Runtime:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*(ended.wait() for _, ended in self._executing.values()))
+        await asyncio.to_thread(self._side_loop.cancel)
+        await self._catalog.aclose()  # also what belongs to the side loop, which must still run for it
         await asyncio.to_thread(self._side_loop.close)
-        await self._catalog.aclose()
 
 
 def _path(row: Record) -> str:
@@ -419,10 +430,6 @@ def _path(row: Record) -> str:
 def _tiers(config: Config, tenant: str) -> tuple[str, ...] | None:
     allowed = tenant_of(config, tenant).tiers
     return None if allowed is None else tuple(allowed)
-
-
-def _ignore(_: Event) -> None:
-    """Nobody listens."""
 
 
 def _safe(events: asyncio.Queue[Event]) -> Listener:

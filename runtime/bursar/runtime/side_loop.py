@@ -34,13 +34,18 @@ class SideLoop:
         """Start the coroutine without waiting for it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._started())
 
+    def cancel(self) -> None:
+        """Cancel what still runs, and wait until it has ended."""
+        if self._loop is not None:
+            asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result()
+
     def close(self) -> None:
         """Cancel what still runs, and end the thread."""
+        self.cancel()
         with self._lock:
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
         if loop is None or thread is None:
             return
-        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from langchain_core.exceptions import ModelError
 from langgraph.errors import GraphBubbleUp
 
 from bursar.budget.errors import BursarError
@@ -10,11 +11,12 @@ from bursar.budget.refusal import Refusal
 __all__ = ["LimitReached", "ModelCallFailed", "NoRunError"]
 
 
-class LimitReached(GraphBubbleUp):
+class LimitReached(GraphBubbleUp, ModelError):
     """The ledger refused a reservation, so nothing was sent; the run is stopped until more is granted.
 
     A GraphBubbleUp, because a RuntimeError is retried or answered by LangChain's middleware and cancels siblings in
-    flight. A bare `except Exception` still catches it; that changes nothing, since the ledger keeps the stop.
+    flight; a ModelError, because LangChain's summarizer retries every other, with pauses of seconds. A bare
+    `except Exception` still catches it; that changes nothing, since the ledger keeps the stop.
     """
 
     def __init__(self, refusal: Refusal) -> None:

@@ -9,12 +9,15 @@ from typing import Any
 
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
 from bursar.agents.agent import Agent, OnLimit
 from bursar.budget.errors import UsageError
 from bursar.budget.limits import Limits
+from bursar.memory.declared import with_declared_types
 from bursar.runtime.agent_graph import agent_graph, answer_in
 
 __all__ = ["Source", "Work", "work_of"]
@@ -30,6 +33,7 @@ class Work:
     """A graph ready to be executed, with the defaults of whoever declared it."""
 
     name: str
+    source: Source
     graph: CompiledStateGraph[Any, Any, Any, Any]
     agent: Agent | None
     limits: Limits
@@ -55,33 +59,39 @@ class Work:
         return str((value or {}).get("stopped") or "") if self.agent is not None else ""
 
     @property
+    def serde(self) -> SerializerProtocol:
+        """How the graph's input and state are written down."""
+        saver: BaseCheckpointSaver[Any] = self.graph.checkpointer  # type: ignore[assignment]  # set in work_of
+        return saver.serde
+
+    @property
     def agents(self) -> Iterator[Agent]:
         """The agent and every agent that it uses as a tool."""
         if self.agent is not None:
             yield from _family(self.agent)
 
 
-def work_of(source: Source, checkpointer: BaseCheckpointSaver[Any], *, name: str | None = None) -> Work:
+def work_of(source: Source, checkpointer: AsyncSqliteSaver, *, name: str | None = None) -> Work:
     """Make an agent or a graph ready; raises UsageError for anything else."""
     if isinstance(source, Agent):
         return Work(
             name=source.name,
+            source=source,
             graph=agent_graph(source, checkpointer),
             agent=source,
             limits=source.limits,
             on_limit=source.on_limit,
             max_output_tokens=source.max_output_tokens,
         )
-    if isinstance(source, StateGraph):
-        graph = source.compile(checkpointer=checkpointer)
-    elif isinstance(source, CompiledStateGraph):
-        graph = source.copy({"checkpointer": checkpointer})
-    else:
+    if not isinstance(source, (StateGraph, CompiledStateGraph)):
         raise UsageError(f"a run needs an Agent or a LangGraph StateGraph, not {type(source).__name__}")
+    graph = source if isinstance(source, CompiledStateGraph) else source.compile()
+    graph = graph.copy({"checkpointer": with_declared_types(checkpointer, graph)})
     plain = _UNFIT.sub("-", (name or graph.name or "graph").lower()).strip("-.") or "graph"
     defaults = Agent(name="defaults", instructions="-")
     return Work(
         name=plain[:63],
+        source=source,
         graph=graph,
         agent=None,
         limits=defaults.limits,
