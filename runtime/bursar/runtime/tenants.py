@@ -14,7 +14,7 @@ from bursar.runtime.config import BudgetConfig, Config, TenantConfig
 if TYPE_CHECKING:
     from bursar.runtime.models.catalog import Catalog
 
-__all__ = ["declare_budgets", "require_prices", "tenant_of"]
+__all__ = ["declare_budgets", "require_prices", "tenant_of", "tiers_of"]
 
 
 def declare_budgets(ledger: Ledger, config: Config) -> None:
@@ -50,6 +50,12 @@ def tenant_of(config: Config, name: str) -> TenantConfig:
         f"tenant {name!r} is not in the configuration ({known})",
         next_step=f"add `{name}: {{budgets: [{{usd: 5, per: month}}]}}` under tenants:",
     )
+
+
+def tiers_of(config: Config, tenant: str) -> tuple[str, ...] | None:
+    """The tiers that a tenant may use; None = all."""
+    allowed = tenant_of(config, tenant).tiers
+    return None if allowed is None else tuple(allowed)
 
 
 def _declare(ledger: Ledger, path: str, budgets: Iterable[BudgetConfig]) -> None:

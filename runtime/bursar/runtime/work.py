@@ -40,6 +40,12 @@ class Work:
     on_limit: OnLimit | None
     max_output_tokens: int
 
+    def bounded(self, limits: Limits | None) -> Limits:
+        """A run's limits: those given tighten an agent's own, and take the place of a graph's, which has none."""
+        if limits is None or self.agent is None:
+            return limits or self.limits
+        return self.limits.tightened(limits)
+
     def begin(self, given: Any) -> Any:
         """The graph's input: for an agent a text becomes the first message."""
         if self.agent is None or not isinstance(given, str):

@@ -54,6 +54,7 @@ class Catalog:
         self._config = config
         self._env = env
         self._models: dict[str, Model] = {}
+        self._prices: dict[str, Price | None] = {}
 
     @property
     def tiers(self) -> Mapping[str, Iterable[str]]:
@@ -75,7 +76,9 @@ class Catalog:
 
     def price(self, name: str) -> Price | None:
         """What a model costs; None where nobody says. Needs no key."""
-        return self._facts(name, self._config.models[name])[0]
+        if name not in self._prices:
+            self._prices[name] = self._facts(name, self._config.models[name])[0]
+        return self._prices[name]
 
     def require_prices(self, tier: str, why: str) -> None:
         """Raise PriceMissingError where a model of the tier has no price, since `why` limits money."""

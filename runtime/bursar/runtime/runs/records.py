@@ -19,7 +19,7 @@ from bursar.budget.windows import from_us, to_us
 from bursar.runtime.runs.run import Interrupt, Run, RunStatus
 from bursar.runtime.runs.schema import run, run_event
 
-__all__ = ["MIGRATIONS", "Record", "Records", "interrupts_as_json", "new_run_id"]
+__all__ = ["MIGRATIONS", "Record", "Records", "interrupts_as_json", "new_run_id", "run_path"]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -92,7 +92,6 @@ class Records:
 
     def show(self, row: Record, value: Any = None, error: BaseException | None = None) -> Run:
         """A run as its caller sees it, with what it was charged until now."""
-        path = f"{row['tenant']}/{row['agent']}/{row['id']}"
         return Run(
             id=row["id"],
             tenant=row["tenant"],
@@ -103,7 +102,7 @@ class Records:
             value=value,
             interrupts=[Interrupt(**one) for one in json.loads(row["interrupts"])],
             usage=self._ledger.reports.usage(row["id"]),
-            spent=self._ledger.reports.spent(path),
+            spent=self._ledger.reports.spent(run_path(row)),
             created_at=from_us(row["created_us"]),
             changed_at=from_us(row["changed_us"]),
             error=error,
@@ -124,6 +123,11 @@ class Records:
         connection.execute(
             insert(run_event).values(run_id=run_id, at_us=now, status=status, cause=cause, author=author)
         )
+
+
+def run_path(row: Record) -> str:
+    """The path of a run's pot in the ledger."""
+    return f"{row['tenant']}/{row['agent']}/{row['id']}"
 
 
 def interrupts_as_json(interrupts: Sequence[Interrupt]) -> str:

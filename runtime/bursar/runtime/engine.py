@@ -1,0 +1,238 @@
+"""Who executes a run: this process, under a hold on the run that other processes respect.
+
+A hold ends by itself when its process falls silent; whoever takes the run over then has a higher epoch, and the ledger
+refuses every reservation of a lower one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from langgraph.types import Command
+
+from bursar.budget.errors import ConflictError, LedgerError
+from bursar.budget.gate import Hold
+from bursar.budget.scope import Scope
+from bursar.runtime.config import Config
+from bursar.runtime.context import RunContext
+from bursar.runtime.decisions import Decision, grant
+from bursar.runtime.events import Event
+from bursar.runtime.execution import Ending, execute, graph_config
+from bursar.runtime.ledger_thread import LedgerThread
+from bursar.runtime.paid_call import PaidCalls
+from bursar.runtime.runs.records import Record, Records, interrupts_as_json, run_path
+from bursar.runtime.runs.run import Interrupt, Run
+from bursar.runtime.side_loop import SideLoop
+from bursar.runtime.tenants import tiers_of
+from bursar.runtime.work import Work
+
+__all__ = ["Engine", "Listener", "Resumption"]
+
+REAP_S = 30.0
+"""How often reservations whose holder fell silent are looked for."""
+
+Listener = Callable[[Event], None]
+
+_log = logging.getLogger("bursar.runtime")
+
+_GONE = Ending(status="interrupted", cause="its caller went away; resume it to go on")
+_CLOSED = Ending(status="interrupted", cause="the runtime was closed; resume it to go on")
+_CANCELLED = Ending(status="cancelled", cause="somebody cancelled it")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumption:
+    """How a run goes on: from the state in which it was looked at, with decisions on its interrupts."""
+
+    changed_us: int
+    """When the run had last changed when the decisions were checked."""
+
+    decisions: Mapping[str, Decision]
+    by: str
+
+
+class Engine:
+    """Executes runs in this process; one task for each, all on the caller's event loop."""
+
+    def __init__(
+        self,
+        config: Config,
+        ledger: LedgerThread,
+        records: Records,
+        calls: PaidCalls,
+        *,
+        holder: str,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._gates = ledger.ledger.gates
+        self._records = records
+        self._calls = calls
+        self._holder = holder
+        self._clock = clock
+        self._side_loop = SideLoop()
+        self._executing: dict[str, tuple[asyncio.Task[Ending], asyncio.Event]] = {}
+
+    async def begin(self, run_id: str, work: Work, given: Any, listener: Listener | None = None) -> Run:
+        """Execute a run that was just admitted."""
+        row, hold = await self._ledger.do(self._take, run_id, None)
+        return await self._execute(row, hold, work, given, listener)
+
+    async def resume(self, run_id: str, work: Work, resumption: Resumption, listener: Listener | None = None) -> Run:
+        """Go on with a run.
+
+        Raises ConflictError where another process executes it, where it changed meanwhile, or where it has ended.
+        """
+        row, hold = await self._ledger.do(self._take, run_id, resumption.changed_us)
+        try:
+            given = await self._input(row, work)
+            kept = await self._ledger.do(self._carry_out, row, resumption)
+        except BaseException:
+            self._ledger.soon(self._gates.let_go, run_path(row), hold.epoch)
+            raise
+        return await self._execute(row, hold, work, Command(resume=kept) if kept else given, listener)
+
+    async def cancel(self, run_id: str) -> bool:
+        """Cancel the execution of a run here and wait for its end; False where it is not executed here."""
+        if run_id not in self._executing:
+            return False
+        task, ended = self._executing[run_id]
+        task.cancel()
+        await ended.wait()
+        return True
+
+    async def stay_alive(self) -> None:
+        """Renew this process's holds, hear of cancellations, give up what others left open; until cancelled."""
+        reaped = self._clock()
+        while True:
+            await asyncio.sleep(self._config.lease_s / 3)
+            try:
+                if self._executing:
+                    await self._ledger.do(self._gates.renew, self._holder, self._config.lease_s)
+                    for run_id in await self._ledger.do(self._gates.cancelled, self._holder):
+                        if run_id in self._executing:
+                            self._executing[run_id][0].cancel()
+                if (self._clock() - reaped).total_seconds() >= REAP_S:
+                    reaped = self._clock()
+                    await self._ledger.do(self._ledger.ledger.reap)
+            except LedgerError as error:
+                _log.warning("%s", error)
+
+    async def close(self) -> None:
+        """Break off what is executed; it can be resumed."""
+        executing = list(self._executing.values())
+        for task, _ in executing:
+            task.cancel()
+        for _, ended in executing:
+            await ended.wait()
+        await asyncio.to_thread(self._side_loop.close)
+
+    def _take(self, run_id: str, changed_us: int | None) -> tuple[Record, Hold]:
+        """Hold a run, and close what earlier holders left open."""
+        path = run_path(self._records.row(run_id))
+        hold = self._gates.hold(path, self._holder, self._config.lease_s)
+        row = self._records.row(run_id)
+        if changed_us not in (None, row["changed_us"]):
+            self._gates.let_go(path, hold.epoch)
+            raise ConflictError(f"run {run_id} changed meanwhile", next_step=f"bursar runs show {run_id}")
+        if hold.epoch > 1:
+            self._ledger.ledger.reap(run_id)
+        return row, hold
+
+    def _carry_out(self, row: Record, resumption: Resumption) -> Mapping[str, Decision]:
+        """Grant what was granted, and keep the decisions until the graph has taken them in."""
+        for one in json.loads(row["interrupts"]):
+            asked, given = Interrupt(**one), resumption.decisions.get(one["id"])
+            if asked.reason == "budget" and given is not None and given["type"] == "grant":
+                note, path = f"for {row['id']}", asked.payload["refusal"]["path"]
+                grant(self._ledger.ledger, path, run_path(row), given, by=resumption.by, note=note)
+        kept = {**json.loads(row["decisions"]), **resumption.decisions}
+        written = json.dumps(kept, default=str)
+        self._records.change(row["id"], "running", cause="resumed", author=resumption.by, decisions=written)
+        return kept
+
+    async def _input(self, row: Record, work: Work) -> Any:
+        """What the graph is begun with; None where it has a checkpoint to go on from."""
+        snapshot = await work.graph.aget_state(graph_config(row["id"]))
+        if not snapshot.created_at:
+            return work.serde.loads_typed((row["input_type"], row["input"]))
+        if not snapshot.next:
+            raise ConflictError(f"run {row['id']} has given its last answer; start a new one")
+        return None
+
+    async def _execute(self, row: Record, hold: Hold, work: Work, given: Any, listener: Listener | None) -> Run:
+        run_id = row["id"]
+        context = self._context(row, hold, listener)
+        context.tell("started")
+        task = asyncio.create_task(execute(work, context, self._ledger, given))
+        ended = asyncio.Event()
+        self._executing[run_id] = (task, ended)
+        try:
+            ending = await self._ending(task, run_path(row))
+            return await self._ledger.do(self._end, row, hold, ending)
+        except asyncio.CancelledError:
+            self._ledger.soon(self._end, row, hold, _GONE)
+            raise
+        except LedgerError:
+            self._ledger.soon(self._gates.let_go, run_path(row), hold.epoch)
+            raise
+        finally:
+            del self._executing[run_id]
+            ended.set()
+
+    def _context(self, row: Record, hold: Hold, listener: Listener | None) -> RunContext:
+        return RunContext(
+            scope=Scope(tenant=row["tenant"], agents=(row["agent"],), run_id=row["id"]),
+            epoch=hold.epoch,
+            thread_id=row["id"],
+            on_limit=row["on_limit"],
+            max_output_tokens=row["max_output_tokens"],
+            tiers=tiers_of(self._config, row["tenant"]),
+            deadline=hold.deadline,
+            seconds=hold.seconds,
+            now=self._clock,
+            calls=self._calls,
+            side_loop=self._side_loop,
+            emit=listener,
+            on_delta=_teller(row["id"], listener) if listener else None,
+        )
+
+    async def _ending(self, task: asyncio.Task[Ending], path: str) -> Ending:
+        """How the execution ended; where the caller is cancelled, the execution is too, and the run can be resumed."""
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+        if not task.cancelled():
+            return task.result()
+        return _CANCELLED if await self._ledger.do(self._gates.is_cancelled, path) else _CLOSED
+
+    def _end(self, row: Record, hold: Hold, ending: Ending) -> Run:
+        """Write down how the execution ended, unless another worker has the run now."""
+        if self._gates.let_go(run_path(row), hold.epoch):
+            self._records.change(
+                row["id"],
+                ending.status,
+                cause=ending.cause,
+                output=ending.output,
+                interrupts=interrupts_as_json(ending.interrupts),
+                decisions="{}",
+            )
+        return self._records.show(self._records.row(row["id"]), ending.value, ending.error)
+
+
+def _teller(run_id: str, listener: Listener) -> Callable[[Mapping[str, Any]], None]:
+    def tell(delta: Mapping[str, Any]) -> None:
+        if delta.get("content"):
+            listener(Event(kind="token", run_id=run_id, text=str(delta["content"])))
+
+    return tell
