@@ -12,7 +12,7 @@ __all__ = ["cpu_ms"]
 async def cpu_ms(
     variants: Mapping[str, Callable[[], Awaitable[None]]],
     *,
-    per: int,
+    per: int = 1,
     before: Callable[[], None] = lambda: None,
     rounds: int = 9,
     warm_up: int = 2,

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import operator
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -44,11 +45,16 @@ from bursar.tools import tool
 from tests.support.processes import Child
 
 TURNS = 20
+FEW = 2
 
 _CONFIG = """
 database: sqlite:///{folder}/bursar.db
 models:
-  house: {{provider: openai_compatible, model: house-7b, api_base: "{base}", price: {{input_usd_per_mtok: "1", output_usd_per_mtok: "2"}}}}
+  house:
+    provider: openai_compatible
+    model: house-7b
+    api_base: "{base}"
+    price: {{input_usd_per_mtok: "1", output_usd_per_mtok: "2"}}
 tiers: {{small: [house]}}
 tenants: {{acme: {{budgets: [{{usd: "100000", per: month}}]}}}}
 """
@@ -73,28 +79,47 @@ class State(TypedDict):
     messages: Annotated[list[Any], operator.add]
 
 
-async def measure() -> dict[str, float]:
-    """CPU ms per turn of each variant."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What `measure` found, in CPU ms."""
+
+    per_turn: Mapping[str, float]
+    gate_per_turn: float
+    """What gate and ledger add to a turn: the slope over the number of turns, governed less ungoverned."""
+
+    gate_per_run: float
+    """What they add to a run whatever its length."""
+
+
+async def measure() -> Figures:
+    """CPU ms of each variant."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         child = stack.enter_context(Child("-m", "tests.support.provider", "--counting", "fixed"))
         url = child.line()
         admin = stack.enter_context(httpx.Client(base_url=url, trust_env=False))
-        base = f"{url}/v1"
         variants = {
-            "governed": await _governed(stack, folder, base),
-            "ungoverned": await _ungoverned(stack, folder, base),
-            "bare": await _bare(stack, folder, base),
-            "create_agent": await _create_agent(stack, folder, base),
+            "governed": await _governed(stack, folder, f"{url}/v1"),
+            "ungoverned": await _ungoverned(stack, folder, f"{url}/v1"),
+            "bare": await _bare(stack, folder, f"{url}/v1"),
+            "create_agent": await _create_agent(stack, folder, f"{url}/v1"),
         }
-        return await cpu_ms(variants, per=TURNS, before=partial(_restart, admin))
+        long = await cpu_ms(variants, before=partial(_restart, admin, TURNS))
+        short = await cpu_ms(variants, before=partial(_restart, admin, FEW))
+    slope = {name: (long[name] - short[name]) / (TURNS - FEW) for name in variants}
+    gate = slope["governed"] - slope["ungoverned"]
+    return Figures(
+        per_turn={name: figure / TURNS for name, figure in long.items()},
+        gate_per_turn=gate,
+        gate_per_run=short["governed"] - short["ungoverned"] - gate * FEW,
+    )
 
 
-def _restart(admin: httpx.Client) -> None:
-    """Begin the provider's script anew."""
-    turns = [{"tool_calls": [["look_up", {"query": f"thing {turn}"}]]} for turn in range(TURNS - 1)]
+def _restart(admin: httpx.Client, turns: int) -> None:
+    """Begin the provider's script anew: so many turns, the last of which answers."""
+    calls = [{"tool_calls": [["look_up", {"query": f"thing {turn}"}]]} for turn in range(turns - 1)]
     admin.post("/_reset").raise_for_status()
-    admin.post("/_script", json={"script": [*turns, {"text": "done"}]}).raise_for_status()
+    admin.post("/_script", json={"script": [*calls, {"text": "done"}]}).raise_for_status()
 
 
 async def _saver(stack: AsyncExitStack, path: Path) -> AsyncSqliteSaver:
@@ -110,7 +135,7 @@ async def _governed(stack: AsyncExitStack, folder: Path, base: str) -> Callable[
 
     async def run() -> None:
         ended = await runtime.run(AGENT, "Look up twenty things.", tenant="acme")
-        assert (ended.status, ended.steps) == ("succeeded", TURNS), ended
+        assert ended.status == "succeeded", ended
 
     return run
 
