@@ -42,7 +42,7 @@ class Limits:
     """Money in USD, kept as Decimal; a float is refused, because it is not the amount that was written."""
 
     seconds: float | None = 600
-    """Wall-clock time from the run's start, above 0."""
+    """Working time, above 0: what a run waits for people does not count."""
 
     def __post_init__(self) -> None:
         for key in ("steps", "tool_calls", "tokens"):

@@ -233,8 +233,8 @@ class TenantConfig(Section):
     """The tiers that the tenant may use; without it all of them."""
 
     on_limit: Literal["finalize", "escalate", "stop"] | None = None
-    """What a run does at a limit: give one last answer from what was kept back for it, ask a person, or stop. Without
-    it what the agent says."""
+    """What a run does at a limit where its agent does not say: give one last answer from what was kept back for it
+    (the default), ask a person for more, or stop."""
 
     agents: Named[AgentBudgets] = {}
     """Budgets of single agents, by the agent's name."""
