@@ -66,6 +66,7 @@ class Engine:
         ledger: LedgerThread,
         records: Records,
         calls: PaidCalls,
+        side_loop: SideLoop,
         *,
         holder: str,
         clock: Callable[[], datetime],
@@ -75,9 +76,9 @@ class Engine:
         self._gates = ledger.ledger.gates
         self._records = records
         self._calls = calls
+        self._side_loop = side_loop
         self._holder = holder
         self._clock = clock
-        self._side_loop = SideLoop()
         self._executing: dict[str, tuple[asyncio.Task[Ending], asyncio.Event]] = {}
 
     async def begin(self, run_id: str, work: Work, given: Any, listener: Listener | None = None) -> Run:
@@ -132,7 +133,7 @@ class Engine:
             task.cancel()
         for _, ended in executing:
             await ended.wait()
-        await asyncio.to_thread(self._side_loop.close)
+        await asyncio.to_thread(self._side_loop.cancel)
 
     def _take(self, run_id: str, changed_us: int | None) -> tuple[Record, Hold]:
         """Hold a run, and close what earlier holders left open."""

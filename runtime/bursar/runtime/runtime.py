@@ -33,6 +33,7 @@ from bursar.runtime.opening import open_ledger
 from bursar.runtime.paid_call import PaidCalls
 from bursar.runtime.runs.records import Record, Records, new_run_id, run_path
 from bursar.runtime.runs.run import Interrupt, Run
+from bursar.runtime.side_loop import SideLoop
 from bursar.runtime.tenants import require_prices, tenant_of
 from bursar.runtime.work import Source, Work, work_of
 
@@ -63,7 +64,8 @@ class Runtime:
         self._clock = clock
         calls = PaidCalls(ledger, catalog, clock=clock, rng=rng, sleep=sleep)
         holder = f"{socket.gethostname()}:{os.getpid()}:{rng.getrandbits(32):08x}"
-        self._engine = Engine(config, ledger, records, calls, holder=holder, clock=clock)
+        self._side_loop = SideLoop()
+        self._engine = Engine(config, ledger, records, calls, self._side_loop, holder=holder, clock=clock)
         self._works: dict[str, Work] = {}
 
     @classmethod
@@ -98,7 +100,8 @@ class Runtime:
                 finally:
                     alive.cancel()
                     await runtime._engine.close()
-                    await catalog.aclose()
+                    await catalog.aclose()  # also connections of the side loop, which must still run for it
+                    await asyncio.to_thread(runtime._side_loop.close)
         finally:
             await asyncio.to_thread(thread.close)
 
