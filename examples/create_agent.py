@@ -3,7 +3,7 @@
 Needs LangChain, which Bursar itself does not: pip install langchain
 
 python examples/create_agent.py
-bursar run examples/create_agent.py:agent "Find the answer" --tenant acme --config examples/bursar.yaml --steps-limit 5
+bursar run examples/create_agent.py:agent "Find the answer" --tenant acme --config examples/bursar.yaml --steps 5
 """
 
 from __future__ import annotations
