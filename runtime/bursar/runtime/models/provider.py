@@ -2,10 +2,10 @@
 
 ProviderError            the call gave no usable answer
 ├── RateLimited          429, surely not billed; waits as `retry_after_s` says
-├── Unavailable          connection refused, or a 5xx before the first byte of an answer; surely not billed
+├── Unavailable          connection refused, 408, or a 5xx before the first byte of an answer; surely not billed
 ├── RequestRefused       the provider refused the request itself (400, 404, 413, 422); not billed, never repeated
 │   └── AuthFailed       401 or 403: the key is missing, wrong or not allowed
-├── CallTimeout          no answer in time; it may have been billed
+├── CallTimeout          no answer in time, for us or for a gateway (504, 524); it may have been billed
 ├── BrokenStream         the answer broke off; it may have been billed
 └── BadReply             an answer that is none: HTML, empty, no choices, impossible usage; it may have been billed
 """

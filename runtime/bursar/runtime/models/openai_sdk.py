@@ -1,0 +1,134 @@
+"""Any OpenAI-compatible endpoint, by the `openai` SDK: openai, vllm, ollama and the like."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from bursar.runtime.models.failures import provider_error
+from bursar.runtime.models.provider import ModelReply, ModelRequest
+from bursar.runtime.models.wire import (
+    OutputBound,
+    StreamedAnswer,
+    body_of,
+    checked_key,
+    encoded,
+    parsed,
+    reply_of,
+    request_timeout,
+)
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+__all__ = ["OPENAI_API_BASE", "OpenAIProvider"]
+
+OPENAI_API_BASE = "https://api.openai.com/v1"
+
+_PATH = "/chat/completions"
+_NO_KEY = "none"
+"""The SDK wants a key, and would look for one in the environment."""
+
+_END = object()
+
+
+class OpenAIProvider:
+    """One endpoint and one key. May be called from several event loops.
+
+    Calls go by the SDK's `post`, which gives JSON as it came: `chat.completions.create` takes four times the CPU.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        api_base: str | None = None,
+        *,
+        output_bound: OutputBound = "max_completion_tokens",
+    ) -> None:
+        """Without a key the word `none` is sent, whatever the environment holds; ConfigError for a broken key."""
+        self._key, self._base, self._bound = checked_key(api_key), api_base or OPENAI_API_BASE, output_bound
+        self._who = urlsplit(self._base).netloc.rpartition("@")[2]
+        self._clients: dict[asyncio.AbstractEventLoop, AsyncOpenAI] = {}
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        """Answer the request; raises ProviderError, and UsageError for a request that cannot be sent as it is."""
+        import httpx
+
+        before, content = sys.exception(), encoded(body_of(request, self._bound))
+        try:
+            client = await self._client()
+            async with asyncio.timeout(request.timeout_s):
+                response = await client.post(_PATH, cast_to=httpx.Response, content=content, options=_options(request))
+            return reply_of(parsed(response.content))
+        except Exception as error:
+            raise provider_error(error, who=self._who, secret=self._key, until=before) from error
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Mapping[str, Any] | ModelReply]:
+        """Yield what each chunk adds, then the whole reply; raises as `complete` does."""
+        before, answer = sys.exception(), StreamedAnswer()
+        streamed = {"stream": True, "stream_options": {"include_usage": True}}
+        content = encoded(body_of(request, self._bound) | streamed)
+        try:
+            async with aclosing(self._chunks(request, content)) as chunks:
+                async for chunk in chunks:
+                    if delta := answer.add(chunk):
+                        yield delta
+            reply = answer.reply()
+        except Exception as error:
+            raise provider_error(
+                error, who=self._who, secret=self._key, until=before, started=answer.started
+            ) from error
+        yield reply
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop and of the others that still run."""
+        clients, self._clients = self._clients, {}
+        for loop, client in clients.items():
+            if loop is asyncio.get_running_loop():
+                await client.close()
+            elif loop.is_running():
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(client.close(), loop))
+
+    async def _chunks(self, request: ModelRequest, content: bytes) -> AsyncGenerator[object, None]:
+        from openai import AsyncStream
+
+        client = await self._client()
+        deadline = asyncio.get_running_loop().time() + request.timeout_s
+        async with asyncio.timeout_at(deadline):
+            stream = await client.post(
+                _PATH,
+                cast_to=object,
+                content=content,
+                options=_options(request),
+                stream=True,
+                stream_cls=AsyncStream[object],
+            )
+        async with stream:
+            while True:
+                async with asyncio.timeout_at(deadline):
+                    chunk = await anext(stream, _END)
+                if chunk is _END:
+                    return
+                yield chunk
+
+    async def _client(self) -> AsyncOpenAI:
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            await asyncio.to_thread(importlib.import_module, "openai")
+            from openai import AsyncOpenAI
+
+            for ended in [known for known in self._clients if known.is_closed()]:
+                del self._clients[ended]
+            client = AsyncOpenAI(api_key=self._key or _NO_KEY, base_url=self._base, max_retries=0)
+            self._clients.setdefault(loop, client)
+        return self._clients[loop]
+
+
+def _options(request: ModelRequest) -> Any:
+    # A redirect is followed by a second request, which nobody reserved.
+    return {"timeout": request_timeout(request), "follow_redirects": False}
