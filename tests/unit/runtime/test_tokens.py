@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bursar.budget.errors import ConfigError
@@ -24,6 +24,7 @@ def plain(text: str) -> int:
     return len(tokens_for("real").split(text))
 
 
+@settings(deadline=None)  # the first count loads the encoding
 @given(st.text(max_size=300))
 def test_a_text_counts_what_tiktoken_says(text: str) -> None:
     assert COUNTER.count_text(text) == plain(text)
@@ -82,6 +83,7 @@ def test_the_memory_is_bounded_and_forgets_the_least_used_first(monkeypatch: pyt
     assert [*counter._counts] == ["c", "a", "d"]
 
 
+@settings(deadline=None)  # the first count loads the encoding
 @given(st.text(max_size=200), st.integers(min_value=0, max_value=60))
 def test_a_cut_text_is_a_beginning_of_at_most_so_many_tokens(text: str, bound: int) -> None:
     cut = COUNTER.cut(text, bound)
