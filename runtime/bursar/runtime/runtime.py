@@ -7,7 +7,7 @@ import json
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
@@ -137,7 +137,7 @@ class Runtime:
         on_limit: OnLimit | None = None,
         name: str | None = None,
         target: str | None = None,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """`run`, telling what happens while it does; the last event is `ended` and carries the run."""
         run_id, work = await self._admit(
             source, given, tenant=tenant, limits=limits, on_limit=on_limit, name=name, target=target
@@ -171,7 +171,7 @@ class Runtime:
         by: str = "caller",
         source: Source | None = None,
         tenant: str | None = None,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """`resume`, telling what happens while it does; the last event is `ended` and carries the run."""
         work, how = await self._prepare_resume(run_id, decisions or {}, by=by, source=source, tenant=tenant)
         async for event in _told(partial(self._engine.resume, run_id, work, how)):
@@ -282,7 +282,7 @@ class Runtime:
         return work
 
 
-async def _told(execute: Callable[[Listener], Awaitable[Run]]) -> AsyncIterator[Event]:
+async def _told(execute: Callable[[Listener], Awaitable[Run]]) -> AsyncGenerator[Event, None]:
     """The events of an execution; it is broken off where nobody listens any more."""
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[Event | None] = asyncio.Queue()
