@@ -1,0 +1,217 @@
+"""A ledger for tests: a clock to turn, prices that are easy to reckon with, and an audit of the store itself."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.engine import RowMapping
+
+from bursar.budget import Call, Ledger, ModelQuote, Price, Reservation, Scope, Store, ToolQuote, Usage
+from bursar.budget.amounts import DIMENSIONS, Amounts
+from bursar.budget.migrate import migrate
+from bursar.budget.prepared import Record
+from bursar.budget.schema import account, entry, reservation
+
+__all__ = [
+    "FREE",
+    "NANO_PER_TOKEN",
+    "NOON",
+    "PRICE",
+    "SUPPORT",
+    "Clock",
+    "a_call",
+    "a_quote",
+    "audit",
+    "balances",
+    "excesses",
+    "new_store",
+    "reserved",
+    "tokens",
+]
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+NANO_PER_TOKEN = 1_000
+"""What a token costs at PRICE, read or written."""
+
+PRICE = Price(
+    id="test:plain",
+    source="a test",
+    effective=date(2026, 11, 20),
+    input_usd_per_mtok=Decimal(1),
+    output_usd_per_mtok=Decimal(1),
+)
+FREE = Price.free(id="test:free", source="a test", effective=date(2026, 11, 20))
+
+SUPPORT = Scope(tenant="acme", agents=("support",), run_id="run_1")
+
+
+class Clock:
+    """A clock that moves when it is told to."""
+
+    def __init__(self, now: datetime = NOON) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, **by: float) -> None:
+        """Move on by a `timedelta`."""
+        self.now += timedelta(**by)
+
+
+def new_store(folder: Path) -> Store:
+    """A store with all tables and nothing in them."""
+    path = folder / "ledger.db"
+    path.write_bytes(_migrated())
+    return Store(f"sqlite:///{path}")
+
+
+@lru_cache
+def _migrated() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "empty.db"
+        store = Store(f"sqlite:///{path}")
+        migrate(store)
+        store.close()
+        return path.read_bytes()
+
+
+def a_call(id: str = "call_1", *, scope: Scope = SUPPORT, epoch: int = 0, model: str = "small-1") -> Call:
+    """A call of a run; the same id is the same call."""
+    return Call(id=id, scope=scope, epoch=epoch, node="model", tier="small", model=model, reason="the tier's first")
+
+
+def a_quote(
+    input_tokens: int = 50,
+    max_output_tokens: int = 50,
+    *,
+    price: Price | None = PRICE,
+    min_output_tokens: int = 16,
+    keep_back: Amounts = Amounts(),
+) -> ModelQuote:
+    """A call of at most 100 tokens, which cost 100,000 nano-USD."""
+    return ModelQuote(
+        model="small-1",
+        price=price,
+        input_tokens=input_tokens,
+        max_output_tokens=max_output_tokens,
+        min_output_tokens=min_output_tokens,
+        keep_back=keep_back,
+    )
+
+
+def tokens(input_tokens: int, output_tokens: int = 0) -> Usage:
+    """What a provider reports."""
+    return Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+
+
+def reserved(ledger: Ledger, call: Call, quote: ModelQuote | ToolQuote | None = None, **how: Any) -> Reservation:
+    """Reserve what must be admitted."""
+    made = ledger.reserve(call, quote or a_quote(), **how)
+    assert isinstance(made, Reservation), made
+    return made
+
+
+# --- What must hold in every ledger at every moment -------------------------------------------------------------------
+
+
+def balances(store: Store) -> dict[int, RowMapping]:
+    """Every account as it stands in the store, by id."""
+    with store.read() as connection:
+        return {row["id"]: row for row in connection.execute(select(account)).mappings()}
+
+
+def excesses(store: Store) -> dict[tuple[int, str], int]:
+    """By how much an account's posted and held amounts exceed its limit, where they do."""
+    over = {
+        (key, name): row[f"posted_{name}"] + row[f"held_{name}"] - row[f"limit_{name}"]
+        for key, row in balances(store).items()
+        for name in DIMENSIONS
+        if row[f"limit_{name}"] is not None
+    }
+    return {key: amount for key, amount in over.items() if amount > 0}
+
+
+def audit(store: Store) -> None:
+    """Hold is the sum of open reservations, posted of settled ones, and the journal makes every balance anew."""
+    with store.read() as connection:
+        made = {row["id"]: row for row in connection.execute(select(reservation)).mappings()}
+        written = connection.execute(select(entry).order_by(entry.c.seq)).mappings().all()
+        kept = {row["id"]: row for row in connection.execute(select(account)).mappings()}
+    assert _balances_of(made.values()) == {key: _balance(row) for key, row in kept.items() if any(_balance(row))}
+    assert _replayed(written, made) == _balances_of(made.values())
+    assert _limits_replayed(written, made, kept).items() <= {key: _limit(row) for key, row in kept.items()}.items()
+
+
+_BALANCE = tuple(f"{side}_{name}" for side in ("held", "posted") for name in DIMENSIONS)
+
+
+def _balance(row: Record) -> tuple[int, ...]:
+    return tuple(row[column] for column in _BALANCE)
+
+
+def _limit(row: Record) -> tuple[int | None, ...]:
+    return tuple(row[f"limit_{name}"] for name in DIMENSIONS)
+
+
+def _accounts(row: Record) -> list[int]:
+    return list(json.loads(row["accounts"]))
+
+
+def _plus(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
+    return tuple(a + b for a, b in zip(one, other, strict=True))
+
+
+def _balances_of(made: Any) -> dict[int, tuple[int, ...]]:
+    """Balances by account, from what is open and what is settled."""
+    found: dict[int, tuple[int, ...]] = defaultdict(lambda: (0,) * len(_BALANCE))
+    for row in made:
+        counts = {"reserved": "held", "dispatched": "held", "settled": "posted"}.get(row["state"])
+        part = tuple(row[column] if counts and column.startswith(counts) else 0 for column in _BALANCE)
+        for key in _accounts(row):
+            found[key] = _plus(found[key], part)
+    return {key: balance for key, balance in found.items() if any(balance)}
+
+
+def _replayed(written: Sequence[RowMapping], made: Mapping[int, RowMapping]) -> dict[int, tuple[int, ...]]:
+    """Balances by account, from the journal alone."""
+    found: dict[int, tuple[int, ...]] = defaultdict(lambda: (0,) * len(_BALANCE))
+    for row in written:
+        if row["reservation_id"] is not None:
+            for key in _accounts(made[row["reservation_id"]]):
+                found[key] = _plus(found[key], _balance(row))
+                assert min(found[key]) >= 0, f"entry {row['seq']} takes more than there is"
+    return {key: balance for key, balance in found.items() if any(balance)}
+
+
+def _limits_replayed(
+    written: Sequence[RowMapping], made: Mapping[int, RowMapping], kept: Mapping[int, RowMapping]
+) -> dict[int, tuple[int | None, ...]]:
+    """Limits by account, from the journal alone: the pot's when its window was opened or changed, and its grants."""
+    of_pot: dict[int, tuple[int | None, ...]] = {}
+    granted: dict[int, tuple[int, ...]] = defaultdict(lambda: (0,) * len(DIMENSIONS))
+    found: dict[int, tuple[int | None, ...]] = {}
+    for row in written:
+        named = [row["account_id"]] if row["account_id"] is not None else []
+        keys = named or (_accounts(made[row["reservation_id"]]) if row["reservation_id"] is not None else [])
+        for key in keys:
+            if row["kind"] in ("open", "limit"):
+                of_pot[kept[key]["pot_id"]] = _limit(row)
+            if row["kind"] == "grant":
+                granted[key] = _plus(granted[key], [amount or 0 for amount in _limit(row)])
+            if row["kind"] in ("open", "limit", "grant") or key not in found:
+                base = of_pot[kept[key]["pot_id"]]
+                found[key] = tuple(
+                    None if limit is None else limit + more for limit, more in zip(base, granted[key], strict=True)
+                )
+    return found

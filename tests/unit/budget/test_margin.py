@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from bursar.budget import Ledger, Usage
+from bursar.budget.margin import Margins
+from bursar.budget.prepared import driver_of
+from bursar.budget.schema import token_margin
+from tests.support.ledger import a_call, new_store, reserved
+
+samples = st.tuples(st.integers(1, 10_000), st.floats(0.2, 3)).map(lambda pair: (pair[0], int(pair[0] * pair[1])))
+
+
+def learn(ledger: Ledger, counted: int, billed: int, *, times: int = 1, model: str = "small-1") -> None:
+    for _ in range(times):
+        with ledger.store.write() as connection:
+            ledger.margins.learn(connection, model, counted, billed)
+
+
+def stored(ledger: Ledger) -> tuple[int, int]:
+    with ledger.store.read() as connection:
+        row = connection.execute(select(token_margin)).one()
+    return row.samples, row.ratio_ppm
+
+
+def test_a_model_that_was_never_called_is_bounded_well_above_our_count(ledger: Ledger) -> None:
+    assert ledger.margins.bound("small-1", 1000) == 1171
+    assert ledger.margins.bound("small-1", 0) == 1
+
+
+def test_three_calls_are_trusted_and_fewer_are_not(ledger: Ledger) -> None:
+    for expected in (1171, 1171, 1171, 1021):
+        assert ledger.margins.bound("small-1", 1000) == expected
+        learn(ledger, 1000, 1000)
+
+
+def test_a_higher_count_is_believed_at_once(ledger: Ledger) -> None:
+    learn(ledger, 1000, 1000, times=10)
+    learn(ledger, 1000, 1300)
+    assert ledger.margins.bound("small-1", 1000) == 1321
+
+
+@given(st.lists(samples, min_size=1, max_size=20))
+def test_the_bound_is_never_below_what_was_just_billed(calls: list[tuple[int, int]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = new_store(Path(folder))
+        margins = Margins(store)
+        for counted, billed in calls:
+            with store.write() as connection:
+                margins.learn(connection, "small-1", counted, billed)
+            assert margins.bound("small-1", counted) > billed
+        store.close()
+
+
+def test_an_old_peak_is_slowly_forgotten(ledger: Ledger) -> None:
+    learn(ledger, 1000, 1200, times=3)
+    bounds = []
+    for _ in range(5):
+        bounds.append(ledger.margins.bound("small-1", 1000))
+        learn(ledger, 1000, 1000, times=50)
+    assert bounds == sorted(bounds, reverse=True)
+    assert bounds[0] == 1221
+    assert bounds[1] > 1080
+    assert bounds[-1] < 1030
+
+
+def test_each_model_has_its_own(ledger: Ledger) -> None:
+    learn(ledger, 1000, 2000, times=3)
+    assert ledger.margins.bound("other-1", 1000) == 1171
+
+
+def test_what_was_learned_outlives_the_process(ledger: Ledger, another: Callable[[], Ledger]) -> None:
+    learn(ledger, 1000, 1400, times=3)
+    assert another().margins.bound("small-1", 1000) == 1421
+
+
+def test_what_another_process_learned_higher_is_not_overwritten(ledger: Ledger, another: Callable[[], Ledger]) -> None:
+    other = another()
+    learn(ledger, 1000, 1000, times=2)
+    learn(other, 1000, 1400, times=3)
+    learn(ledger, 1000, 1000)
+    assert stored(ledger) == (3, 1_400_000)
+    assert ledger.margins.bound("small-1", 1000) == 1421
+
+
+def test_steady_counts_are_not_written_again_and_again(ledger: Ledger) -> None:
+    learn(ledger, 1000, 1000, times=3)
+    with ledger.store.write() as connection:
+        before = driver_of(connection).total_changes
+    learn(ledger, 1000, 1003, times=100)
+    learn(ledger, 1000, 999, times=100)
+    with ledger.store.write() as connection:
+        assert driver_of(connection).total_changes == before
+
+
+@pytest.mark.parametrize(("outcome", "learned"), [("exact", 1521), ("unknown", 1171)])
+def test_a_settle_teaches_what_the_provider_counted(ledger: Ledger, outcome: str, learned: int) -> None:
+    for number in range(3):
+        usage = Usage(input_tokens=60, output_tokens=1) if outcome == "exact" else None
+        ledger.settle(
+            reserved(ledger, a_call(str(number))),
+            usage=usage,
+            outcome=outcome,  # type: ignore[arg-type]
+            counted_input_tokens=40,
+        )
+    assert ledger.margins.bound("small-1", 1000) == learned
