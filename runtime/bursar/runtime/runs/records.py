@@ -108,7 +108,7 @@ class Records:
             error=error,
         )
 
-    def events(self, run_id: str, after: int = 0) -> Iterator[tuple[int, datetime, str, str, str]]:
+    def events(self, run_id: str, after: int = 0) -> Iterator[tuple[int, datetime, RunStatus, str, str]]:
         """Changes of a run's state: number, time, status, cause and author."""
         query = select(run_event).where(run_event.c.run_id == run_id, run_event.c.id > after).order_by(run_event.c.id)
         with self._store.read() as connection:
