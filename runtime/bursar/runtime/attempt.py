@@ -175,7 +175,7 @@ class Attempts:
         ticket = self._room.enter(path)
         try:
             while True:
-                await self._room.turn(path, ticket)
+                await self._room.turn(ticket)
                 made = await reserve()
                 if not isinstance(made, Wait):
                     return made
@@ -192,13 +192,11 @@ class Attempts:
                 await self._ledger.do(ledger.release, made, note=str(error))
             else:
                 await self._ledger.do(ledger.settle, made, usage=None, outcome="unknown", note=str(error))
-            self._room.settled()
             raise
         except BaseException as error:
             # Cancelled, for one: the caller cannot wait for the ledger any more.
             note = f"broken off: {type(error).__name__}"
-            future = self._ledger.soon(ledger.settle, made, usage=None, outcome="unknown", note=note)
-            future.add_done_callback(lambda _: self._room.settled())
+            self._ledger.soon(ledger.settle, made, usage=None, outcome="unknown", note=note)
             raise
 
     async def _retried(self, request: ModelRequest, model: Model, on_delta: Delta | None) -> ModelReply:
@@ -240,7 +238,6 @@ class Attempts:
             reply=json.dumps({**kept, "model": call.model, "capped": made.capped}),
             counted_input_tokens=counted if outcome == "exact" else None,
         )
-        self._room.settled()
         run.tell("reply", node=call.node, tier=call.tier or "", model=call.model or "", posted=posted)
         return PaidReply(
             message=reply.message,

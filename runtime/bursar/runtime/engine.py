@@ -34,9 +34,6 @@ from bursar.runtime.work import Work
 
 __all__ = ["Engine", "Listener", "Resumption"]
 
-REAP_S = 30.0
-"""How often reservations whose holder fell silent are looked for."""
-
 Listener = Callable[[Event], None]
 
 _log = logging.getLogger("bursar.runtime")
@@ -111,7 +108,6 @@ class Engine:
 
     async def stay_alive(self) -> None:
         """Renew this process's holds, hear of cancellations, give up what others left open; until cancelled."""
-        reaped = self._clock()
         while True:
             await asyncio.sleep(self._config.lease_s / 3)
             try:
@@ -120,9 +116,7 @@ class Engine:
                     for run_id in await self._ledger.do(self._gates.cancelled, self._holder):
                         if run_id in self._executing:
                             self._executing[run_id][0].cancel()
-                if (self._clock() - reaped).total_seconds() >= REAP_S:
-                    reaped = self._clock()
-                    await self._ledger.do(self._ledger.ledger.reap)
+                await self._ledger.do(self._ledger.ledger.reap)
             except LedgerError as error:
                 _log.warning("%s", error)
 
@@ -133,7 +127,7 @@ class Engine:
             task.cancel()
         for _, ended in executing:
             await ended.wait()
-        await asyncio.to_thread(self._side_loop.cancel)
+        await self._side_loop.cancel()
 
     def _take(self, run_id: str, changed_us: int | None) -> tuple[Record, Hold]:
         """Hold a run, and close what earlier holders left open."""

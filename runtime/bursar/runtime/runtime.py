@@ -101,7 +101,7 @@ class Runtime:
                     alive.cancel()
                     await runtime._engine.close()
                     await catalog.aclose()  # also connections of the side loop, which must still run for it
-                    await asyncio.to_thread(runtime._side_loop.close)
+                    await runtime._side_loop.close()
         finally:
             await asyncio.to_thread(thread.close)
 

@@ -8,6 +8,8 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from bursar.runtime.stop import NoRunError
+
 __all__ = ["SideLoop"]
 
 R = TypeVar("R")
@@ -19,6 +21,7 @@ class SideLoop:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._closed = False
         self._lock = threading.Lock()
 
     def run(self, coroutine: Coroutine[Any, Any, R]) -> R:
@@ -31,19 +34,25 @@ class SideLoop:
             raise
 
     def soon(self, coroutine: Coroutine[Any, Any, R]) -> Future[R]:
-        """Start the coroutine without waiting for it."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._started())
-
-    def cancel(self) -> None:
-        """Cancel what still runs, and wait until it has ended."""
-        if self._loop is not None:
-            asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result()
-
-    def close(self) -> None:
-        """Cancel what still runs, and end the thread."""
-        self.cancel()
+        """Start the coroutine without waiting for it; raises NoRunError once this was closed."""
         with self._lock:
-            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+            if not self._closed:
+                return asyncio.run_coroutine_threadsafe(coroutine, self._started())
+        coroutine.close()
+        raise NoRunError("a model was called after its runtime was closed; nothing was sent")
+
+    async def cancel(self) -> None:
+        """Cancel what still runs, and wait until it has ended."""
+        # Not in a thread of the caller's loop: every one of them may be waiting for what is cancelled here.
+        if self._loop is not None:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop))
+
+    async def close(self) -> None:
+        """Cancel what still runs, and end the thread."""
+        with self._lock:
+            self._closed = True
+        await self.cancel()
+        loop, thread = self._loop, self._thread
         if loop is None or thread is None:
             return
         loop.call_soon_threadsafe(loop.stop)
@@ -51,12 +60,11 @@ class SideLoop:
         loop.close()
 
     def _started(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name="bursar-calls", daemon=True)
-                self._thread.start()
-            return self._loop
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="bursar-calls", daemon=True)
+            self._thread.start()
+        return self._loop
 
 
 async def _cancel_all() -> None:

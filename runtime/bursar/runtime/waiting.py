@@ -1,4 +1,9 @@
-"""Where calls wait for others in flight to settle: first come, first served, for each scope that is full."""
+"""Where calls wait for others in flight to settle: first come, first served, for each scope that is full.
+
+Calls of other processes settle without a word to this one, so the first in line asks the ledger again and again. Nor
+is it told of what settles in its own process: a process that heard of it at once would always come first, and one with
+a long line would starve all others. As it is, every process asks at the same pace and has the same chance.
+"""
 
 from __future__ import annotations
 
@@ -10,33 +15,21 @@ from collections.abc import Iterable
 
 __all__ = ["WaitingRoom"]
 
-POLL_S = 0.05
-"""How soon the first in line looks again by itself; calls of other processes settle without a word to this one."""
-
-POLL_S_MAX = 0.5
+PAUSE_S = 0.05
+"""How long the first in line waits, on average, before it asks again."""
 
 
 class _Ticket:
-    """One waiting call; woken from any thread."""
+    """One waiting call; called from any thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._woken = asyncio.Event()
-        self.pause_s = POLL_S
+        self.called = asyncio.Event()
 
-    def wake(self) -> None:
-        """Look again now. A loop that was closed in the meantime has nobody left to wake."""
+    def call(self) -> None:
+        """Say that it is the first in line. A loop that was closed in the meantime has nobody left to hear it."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._woken.set)
-
-    async def pause(self, jitter: float) -> None:
-        """Wait to be woken, or for the time to look again."""
-        try:
-            async with asyncio.timeout(self.pause_s * jitter):
-                await self._woken.wait()
-        except TimeoutError:
-            self.pause_s = min(self.pause_s * 1.5, POLL_S_MAX)
-        self._woken.clear()
+            self._loop.call_soon_threadsafe(self.called.set)
 
 
 class WaitingRoom:
@@ -52,36 +45,31 @@ class WaitingRoom:
         if not self._lines:
             return None
         with self._lock:
-            return next((path for path in paths if self._lines.get(path)), None)
+            return next((path for path in paths if path in self._lines), None)
 
     def enter(self, path: str) -> _Ticket:
         """Stand at the end of a scope's line."""
         ticket = _Ticket()
         with self._lock:
-            self._lines.setdefault(path, deque()).append(ticket)
+            line = self._lines.setdefault(path, deque())
+            line.append(ticket)
+            if line[0] is ticket:
+                ticket.called.set()
         return ticket
 
-    async def turn(self, path: str, ticket: _Ticket) -> None:
-        """Wait for a reason to ask the ledger again, being the first in line."""
-        while True:
-            await ticket.pause(self._rng.uniform(0.5, 1.5))
-            with self._lock:
-                if self._lines[path][0] is ticket:
-                    return
+    async def turn(self, ticket: _Ticket) -> None:
+        """Wait to become the first in line; who is it already waits until it is time to ask again."""
+        if ticket.called.is_set():
+            await asyncio.sleep(PAUSE_S * self._rng.uniform(0.5, 1.5))
+        else:
+            await ticket.called.wait()
 
     def leave(self, path: str, ticket: _Ticket) -> None:
-        """Go, admitted or not; the next in line may look."""
+        """Go, admitted or not; the next in line may ask."""
         with self._lock:
             line = self._lines[path]
             line.remove(ticket)
-            if not line:
+            if line:
+                line[0].call()
+            else:
                 del self._lines[path]
-        self.settled()
-
-    def settled(self) -> None:
-        """Something was given back: the first of each line looks again."""
-        if self._lines:
-            with self._lock:
-                heads = [line[0] for line in self._lines.values() if line]
-            for head in heads:
-                head.wake()
