@@ -87,10 +87,13 @@ class Refusal:
             return f"bursar runs resume {run} --grant-{flag} {amount}"
         return f"bursar budget grant {self.path} --{flag} {amount if flag != 'usd' else '50'}"
 
-    def words(self) -> str:
-        """One sentence for people, ending in the next command."""
+    def words(self, *, final: bool = False) -> str:
+        """One sentence for people, ending in the next command; a run that gives its `final` answer cannot go on."""
+        said = f"refused: {self._what()}. Nothing was sent."
+        if final and self.kind == "run":
+            return said
         resets = "" if self.resets_us is None else f"  |  resets {self._resets()}"
-        return f"refused: {self._what()}. Nothing was sent. -> {self.next_step}{resets}"
+        return f"{said} -> {self.next_step}{resets}"
 
     def _what(self) -> str:
         if self.cause == "limit":

@@ -90,7 +90,7 @@ class _Nodes:
                 return await self._answer(run, state, call_id)
             except LimitReached as reached:
                 if run.on_limit == "finalize":
-                    return await self._last_answer(run, state, call_id, reached.refusal.words(), reached)
+                    return await self._last_answer(run, state, call_id, reached.refusal.words(final=True), reached)
                 ask_for_more(run, reached)
 
     async def _answer(self, run: RunContext, state: AgentState, call_id: str) -> AgentState:
@@ -160,7 +160,7 @@ class _Nodes:
         except LimitReached as reached:
             if run.on_limit != "finalize":
                 raise
-            return {**_result(call, "error: not done, a limit was reached"), "stopped": reached.refusal.words()}
+            return _not_done(call, reached)
         run.tell("tool", node="tool", text=found.name, data={"args": dict(arguments)})
         if isinstance(found, Agent):
             return await self._delegate(run, found, arguments["task"], call)
@@ -190,7 +190,7 @@ class _Nodes:
                 return _result(call, f"error: {agent.name} was stopped. {reached.refusal.words()}")
             if run.on_limit != "finalize":
                 raise
-            return {**_result(call, "error: not done, a limit was reached"), "stopped": reached.refusal.words()}
+            return _not_done(call, reached)
         return _result(call, answer_in(state) or "error: no answer")
 
     def _conversation(self, state: AgentState) -> Sequence[Mapping[str, Any]]:
@@ -199,6 +199,10 @@ class _Nodes:
 
 def _result(call: Mapping[str, Any], content: str) -> AgentState:
     return {"messages": [{"role": "tool", "tool_call_id": call["id"], "content": content}]}
+
+
+def _not_done(call: Mapping[str, Any], reached: LimitReached) -> AgentState:
+    return {**_result(call, "error: not done, a limit was reached"), "stopped": reached.refusal.words(final=True)}
 
 
 def _answer_of(decision: Mapping[str, Any]) -> str:
