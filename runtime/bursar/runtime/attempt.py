@@ -162,6 +162,7 @@ class Attempts:
         open_s = RETRIED_S_MAX + timeout_s + GRACE_S
 
         async def reserve() -> Reservation | Replay | Wait | Refusal:
+            run.require_going_on()
             expires = to_us(self._clock() + timedelta(seconds=open_s))
             return await self._ledger.reserve(call, quote, deadline_us=expires, final=final)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
@@ -59,6 +60,8 @@ class RunContext:
     """Where pieces of an agent's answers go while they arrive; None = nobody listens."""
 
     ordinals: Counter[tuple[str, int, str]] = field(default_factory=Counter)
+    ended: threading.Event = field(default_factory=threading.Event)
+    """Set once the run is not executed here any more: a thread that outlives it may not spend for it."""
 
     def child(self, agent: Agent, name: str) -> RunContext:
         """The context of an agent that is used as a tool here: it spends from this run, within its own limits."""
@@ -81,6 +84,14 @@ class RunContext:
         if self.emit is not None:
             self.emit(Event(kind=kind, run_id=self.scope.run_id, agent=self.scope.agents[-1], **what))
 
+    def require_going_on(self) -> None:
+        """Raise NoRunError where the run is not executed here any more."""
+        if self.ended.is_set():
+            raise NoRunError(
+                f"a model was called for run {self.scope.run_id}, which is not executed here any more; nothing was sent",
+                next_step="wait in the node or tool for the threads and tasks that it starts",
+            )
+
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """Make this the run of everything that is called within."""
@@ -98,6 +109,7 @@ class RunContext:
             with self.entered():
                 yield
         finally:
+            self.ended.set()
             del _active[self.scope.run_id]
 
 
