@@ -1,0 +1,102 @@
+"""The tree of commands. Each is loaded when it is called, so that help costs next to nothing."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+__all__ = ["app"]
+
+
+def _version() -> str:
+    from importlib.metadata import version  # slow to import, and only --version needs it
+
+    return version("bursar")
+
+
+_HELP = """Run AI agents inside hard limits: money, tokens, steps and time, reserved before each call.
+
+Exit codes: 0 ok, 1 error, 2 usage, 3 refused by a limit, 4 waits for a person, 130 Ctrl-C.
+"""
+
+_DEMO = """Play four runs of two tenants: no key, no network.
+
+One succeeds, one waits for a person and is approved, one runs away and is stopped by its limit, one is refused because
+its tenant's budget is gone. The folder with their ledger is kept.
+"""
+
+_RUN = """Run an agent or a graph for a tenant, inside its limits.
+
+The answer goes to stdout, progress and what tools print to stderr. Exits with 3 where a limit stopped the run, with 4
+where it waits for a person.
+"""
+
+_SET = """Set the limits of a tenant or of one of its agents.
+
+A limit that is left out stays as it is; what was used stays used. What is set here, bursar.yaml does not change back.
+"""
+
+_GRANT = """Give a tenant, an agent or a run more, in its present window.
+
+Runs that this budget stopped may then go on: `bursar runs resume RUN`.
+"""
+
+_RESUME = """Go on with a run: decide what it waits on, or grant it more.
+
+Without a decision, a run goes on that was broken off, has failed, or whose tenant was granted more. Calls that are
+settled are not paid again. Exits as `bursar run` does.
+"""
+
+app = App(
+    name="bursar",
+    help=_HELP,
+    help_format="plaintext",
+    version=_version,
+    result_action="return_value",
+    exit_on_error=False,
+    print_error=False,
+    suppress_keyboard_interrupt=False,
+)
+
+_GROUPS = {
+    "runs": "See, follow, cancel and resume runs.",
+    "budget": "Set, grant and see what may be spent, and why it was.",
+    "price": "See what models cost, and which have no price.",
+    "config": "Check bursar.yaml, or print its schema.",
+    "db": "Look after the database.",
+}
+
+# Name, home and first sentence of each command, in the order in which help shows them.
+_COMMANDS = (
+    ("demo", "demo:demo", _DEMO),
+    ("init", "init:init", "Write a first bursar.yaml and a first agent."),
+    ("run", "run:run", _RUN),
+    ("runs ls", "runs:ls", "List runs, the newest first."),
+    ("runs show", "runs:show", "Show how a run stands, and how it came to that."),
+    ("runs tail", "tail:tail", "Follow a run, in whichever process it goes on, until it ends."),
+    ("runs cancel", "runs:cancel", "Stop a run for good; nothing more is sent for it."),
+    ("runs resume", "resume:resume", _RESUME),
+    ("budget ls", "budget:ls", "List budgets with what is spent, held and left."),
+    ("budget set", "budget:set_", _SET),
+    ("budget grant", "budget:grant", _GRANT),
+    ("budget why", "why:why", "Explain a run's cost, attempt by attempt, and what refused it."),
+    ("price ls", "price:ls", "List the prices of your models, or search the price book."),
+    ("price check", "price:check", "Find models without a price."),
+    ("config check", "config:check", "Find every mistake in bursar.yaml at once."),
+    ("config schema", "config:schema", "Print the JSON Schema of bursar.yaml."),
+    ("db upgrade", "db:upgrade", "Bring the database's tables to this version of Bursar."),
+    ("doctor", "doctor:doctor", "Look for what would keep a run from working."),
+)
+
+
+def _flowing(text: str) -> str:
+    """Paragraphs whose lines a terminal breaks where it likes."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
+for _place, (_path, _home, _help) in enumerate(_COMMANDS):
+    _group, _, _name = _path.rpartition(" ")
+    if _group and _group not in app:
+        app.command(App(name=_group, help=_GROUPS[_group], sort_key=_place))
+    (app[_group] if _group else app).command(
+        f"{__package__}.{_home}", name=_name, help=_flowing(_help), sort_key=_place
+    )

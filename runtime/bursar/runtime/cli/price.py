@@ -1,0 +1,104 @@
+"""`bursar price ls | check`."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from bursar.budget.pricebook import PriceBook
+from bursar.budget.prices import Price
+from bursar.runtime.cli.exits import Exit
+from bursar.runtime.cli.options import AsJson, ConfigFile
+from bursar.runtime.cli.output import (
+    Column,
+    console,
+    plain,
+    print_error,
+    print_json,
+    print_table,
+    rate_text,
+    rates_text,
+)
+from bursar.runtime.cli.shapes import price_json
+from bursar.runtime.config import Config, load_config
+from bursar.runtime.models.catalog import Catalog
+
+__all__ = ["check", "ls"]
+
+CONFIG = Path("bursar.yaml")
+
+_COLUMNS: tuple[Column, ...] = ("model", ("input", "right"), ("cached", "right"), ("output", "right"), "source")
+
+
+def ls(
+    filter: Annotated[str | None, Parameter(name="FILTER", help="A part of provider/model in the price book.")] = None,
+    /,
+    *,
+    limit: Annotated[int, Parameter(help="At most so many.", validator=Number(gte=1, lte=10_000))] = 40,
+    config: ConfigFile = CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """List the prices of your models, or search the price book."""
+    book = PriceBook.builtin()
+    if filter is None:
+        read = load_config(config)
+        catalog = Catalog(read)
+        prices = {name: catalog.price(name) for name in read.models}
+    else:
+        prices = {name: facts.price for name, facts in islice(book.entries(filter), limit)}
+    if as_json:
+        rows = [{"model": name, "price": price_json(price) if price else None} for name, price in prices.items()]
+        return print_json(rows)
+    if prices:
+        print_table(_COLUMNS, [_row(name, price) for name, price in prices.items()])
+    found = sum(1 for _ in book.entries(filter or ""))
+    more = "models of the book match" if filter else "models are in the book: bursar price ls FILTER"
+    console().print(f"USD per million tokens; {found:,} {more}", style="dim", soft_wrap=True)
+    return console().print(f"book: {book.source}, taken {book.taken}", style="dim", soft_wrap=True)
+
+
+def check(*, config: ConfigFile = CONFIG, as_json: AsJson = False) -> int:
+    """Find models without a price."""
+    read = load_config(config)
+    catalog, book = Catalog(read), PriceBook.builtin()
+    unpriced = [name for name in read.models if catalog.price(name) is None]
+    differing = {name: text for name in read.models if (text := _difference(read, catalog, book, name))}
+    if as_json:
+        print_json({"unpriced": unpriced, "differing": differing, "book": book.taken.isoformat()})
+    else:
+        for name, text in differing.items():
+            console().print(plain(f"{name}: {text}"), soft_wrap=True)
+        if not unpriced:
+            console().print(f"every model has a price ({len(read.models)}; book of {book.taken})")
+    for name in unpriced:
+        near = book.near(read.models[name].provider, read.models[name].model or "")
+        hint = f"; the book has {', '.join(near)}" if near else ""
+        print_error(
+            f"model {name} has no price{hint}",
+            next_step='price: {input_usd_per_mtok: "...", output_usd_per_mtok: "..."}, or price: free',
+        )
+    return Exit.ERROR if unpriced else Exit.OK
+
+
+def _difference(config: Config, catalog: Catalog, book: PriceBook, name: str) -> str | None:
+    section, own = config.models[name], catalog.price(name)
+    listed = book.lookup(section.provider, section.model or "")
+    if section.price is None or own is None or listed is None:
+        return None
+    mine, theirs = rates_text(own), rates_text(listed.price)
+    return None if mine == theirs else f"{mine}; the book of {book.taken} says {theirs}"
+
+
+def _row(name: str, price: Price | None) -> tuple[str, ...]:
+    if price is None:
+        return name, "-", "-", "-", "no price"
+    source = "book" if price.id.startswith("book:") else price.source
+    if price.is_free:
+        return name, "free", "free", "free", source
+    plain_input, cached = price.input_usd_per_mtok, price.cache_read_usd_per_mtok
+    rates = (plain_input, plain_input if cached is None else cached, price.output_usd_per_mtok)
+    return name, *map(rate_text, rates), source

@@ -1,0 +1,80 @@
+"""`bursar run`: an agent or a graph, for a tenant, inside its limits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from bursar.budget.limits import Limits
+from bursar.runtime.cli.options import AsJson, ConfigFile, Count, Debug, OnLimit, Seconds, Usd
+from bursar.runtime.cli.output import opening
+
+__all__ = ["run"]
+
+
+async def run(
+    target: Annotated[str, Parameter(name="TARGET", help="FILE.py:NAME, PACKAGE.MODULE:NAME, or a file of one agent.")],
+    text: Annotated[str, Parameter(name="TEXT", help="What to do; a graph takes JSON, or a first message.")],
+    /,
+    *,
+    tenant: Annotated[str, Parameter(help="Who pays.")],
+    cost_limit: Annotated[Usd, Parameter(help="At most so many dollars; limits here only tighten an agent's.")] = None,
+    steps: Annotated[Count, Parameter(help="At most so many model calls.")] = None,
+    tool_calls: Annotated[Count, Parameter(help="At most so many tool executions.")] = None,
+    tokens: Annotated[Count, Parameter(help="At most so many tokens, input and output together.")] = None,
+    seconds: Annotated[Seconds, Parameter(help="At most so much time.")] = None,
+    on_limit: Annotated[OnLimit | None, Parameter(help="What happens at a limit.")] = None,
+    config: ConfigFile = Path("bursar.yaml"),
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Run an agent or a graph for a tenant, inside its limits."""
+    with opening():
+        from bursar.agents import Agent
+        from bursar.agents.load import load_agent
+        from bursar.runtime.cli.follow import conclude, follow
+        from bursar.runtime.runtime import Runtime
+
+        source = load_agent(target)
+    is_agent = isinstance(source, Agent)
+    given = {"cost_usd": cost_limit, "steps": steps, "tool_calls": tool_calls, "tokens": tokens, "seconds": seconds}
+    limits = limits_of(given, of_agent=is_agent)
+    async with Runtime.open(config) as runtime:
+        events = runtime.stream(
+            source,
+            text if is_agent else graph_input(text),
+            tenant=tenant,
+            limits=limits,
+            on_limit=on_limit,
+            name=None if is_agent else target.rpartition(":")[2],
+            target=lasting(target),
+        )
+        ended = await follow(runtime, tenant, events)
+    return conclude(ended, as_json=as_json, debug=debug)
+
+
+def limits_of(given: Mapping[str, Any], *, of_agent: bool) -> Limits:
+    """The limits that were given: an agent's own hold beside them, a graph has none but the safe defaults."""
+    written = {name: limit for name, limit in given.items() if limit is not None}
+    return replace(Limits.unlimited(), **written) if of_agent else Limits(**written)
+
+
+def graph_input(text: str) -> Any:
+    """A JSON object is a graph's input as it stands; any other text becomes its first message."""
+    try:
+        given = json.loads(text)
+    except ValueError:
+        given = None
+    return given if isinstance(given, dict) else {"messages": [{"role": "user", "content": text}]}
+
+
+def lasting(target: str) -> str:
+    """The target as it can be found from any folder, for whoever resumes the run."""
+    place, colon, name = target.rpartition(":")
+    path = Path(place if colon else target)
+    return f"{path.resolve()}{colon}{name if colon else ''}" if path.suffix == ".py" else target

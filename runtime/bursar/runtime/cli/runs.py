@@ -1,0 +1,114 @@
+"""`bursar runs ls | show | cancel`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+from rich.text import Text
+
+from bursar.budget.money import format_usd
+from bursar.runtime.cli.books import open_books
+from bursar.runtime.cli.options import AsJson, By, ConfigFile, DryRun, RunId, Tenant, author
+from bursar.runtime.cli.output import (
+    Column,
+    console,
+    opening,
+    plain,
+    print_json,
+    print_next,
+    print_table,
+    short,
+    shown_time,
+    status_text,
+)
+from bursar.runtime.cli.shapes import run_json, time_json
+from bursar.runtime.cli.telling import next_commands, print_run
+from bursar.runtime.runs.run import Run, RunStatus
+
+__all__ = ["cancel", "ls", "show"]
+
+CONFIG = Path("bursar.yaml")
+
+_COLUMNS: Sequence[Column] = (("run", "whole"), "tenant/agent", "status", ("cost", "right"), ("began", "right"))
+
+
+def ls(
+    *,
+    tenant: Tenant = None,
+    status: Annotated[RunStatus | None, Parameter(help="Only those in this state.")] = None,
+    limit: Annotated[int, Parameter(help="At most so many.", validator=Number(gte=1, lte=10_000))] = 20,
+    config: ConfigFile = CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """List runs, the newest first."""
+    with open_books(config) as books:
+        found = books.records.ls(tenant=tenant, status=status, limit=limit)
+    if as_json:
+        print_json([run_json(run) for run in found])
+    elif not found:
+        console().print("no runs")
+        print_next('bursar run agent.py "..." --tenant TENANT')
+    else:
+        print_table(_COLUMNS, [_row(run) for run in found])
+
+
+def show(run: RunId, /, *, config: ConfigFile = CONFIG, as_json: AsJson = False) -> None:
+    """Show how a run stands, and how it came to that."""
+    with open_books(config) as books:
+        found = books.records.show(books.records.row(run))
+        events = [*books.records.events(run)]
+    if as_json:
+        history = [
+            {"at": time_json(at), "status": status, "cause": cause, "by": by or None}
+            for _, at, status, cause, by in events
+        ]
+        return print_json({**run_json(found), "history": history})
+    print_run(found)
+    console().print()
+    print_table(
+        [("when", "whole"), ("status", "whole"), "why"],
+        [
+            (shown_time(at), status_text(status), short(cause) + (f" (by {by})" if by else ""))
+            for _, at, status, cause, by in events
+        ],
+    )
+    return print_next(*next_commands(found))
+
+
+async def cancel(
+    run: RunId,
+    /,
+    *,
+    by: By = None,
+    config: ConfigFile = CONFIG,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Stop a run for good; nothing more is sent for it."""
+    with opening():
+        from bursar.runtime.runtime import Runtime
+
+    async with Runtime.open(config) as runtime:
+        before = await runtime.get(run)
+        after = before if dry_run else await runtime.cancel(run, by=author(by))
+    if as_json:
+        return print_json({**run_json(after), "dry_run": dry_run})
+    if dry_run:
+        return console().print(f"would cancel {plain(before.id)} of {plain(before.tenant)}, which is {before.status}")
+    return console().print(_cancelled(after), soft_wrap=True)
+
+
+def _cancelled(run: Run) -> Text:
+    text = Text.assemble(plain(run.id), " is ", status_text(run.status))
+    if run.status == "running":
+        text.append("; nothing more is sent for it, and the process that has it gives it up within seconds")
+    return text
+
+
+def _row(run: Run) -> tuple[str | Text, ...]:
+    who, cost = f"{run.tenant}/{run.agent}", format_usd(run.spent.nanousd)
+    return run.id, who, status_text(run.status), cost, shown_time(run.created_at)

@@ -1,0 +1,171 @@
+"""The shapes of `--json`: plain values, money as decimal strings, times in RFC 3339."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from bursar.budget.amounts import DIMENSIONS, Amounts
+from bursar.budget.money import usd
+from bursar.budget.refusal import Refusal
+from bursar.budget.windows import from_us
+from bursar.runtime.runs.run import Interrupt, Run
+
+if TYPE_CHECKING:
+    from bursar.budget.budgets import BudgetLine
+    from bursar.budget.prices import Price
+    from bursar.budget.report import Attempt, RunBill
+
+__all__ = [
+    "amounts_json",
+    "bill_json",
+    "budget_json",
+    "limit_json",
+    "money",
+    "price_json",
+    "refusal_json",
+    "run_json",
+    "time_json",
+]
+
+
+def money(nanousd: int) -> str:
+    """An exact amount of USD as text, with all nine decimals."""
+    return f"{usd(nanousd):f}"
+
+
+def time_json(at: datetime | None) -> str | None:
+    """A time as RFC 3339 writes it."""
+    return at.isoformat() if at else None
+
+
+def amounts_json(amounts: Amounts) -> dict[str, Any]:
+    """`cost_usd`, `tokens`, `steps`, `tool_calls`."""
+    return limit_json({name: getattr(amounts, name) for name in DIMENSIONS})
+
+
+def limit_json(limit: Mapping[str, int | None]) -> dict[str, Any]:
+    """Those of the same keys that the mapping has; None is no limit."""
+    return {
+        "cost_usd" if name == "nanousd" else name: money(value) if name == "nanousd" and value is not None else value
+        for name, value in limit.items()
+    }
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """A run as it stands."""
+    return {
+        "id": run.id,
+        "tenant": run.tenant,
+        "agent": run.agent,
+        "status": run.status,
+        "stop_reason": run.stop_reason,
+        "output": run.output,
+        **amounts_json(run.spent),
+        "usage": asdict(run.usage),
+        "interrupts": [_interrupt_json(one) for one in run.interrupts],
+        "created_at": time_json(run.created_at),
+        "changed_at": time_json(run.changed_at),
+    }
+
+
+def budget_json(line: BudgetLine) -> dict[str, Any]:
+    """A budget in its present window."""
+    return {
+        "path": line.path,
+        "kind": line.kind,
+        "per": line.per,
+        "zone": line.zone,
+        "window": line.window,
+        "resets_at": time_json(line.resets_at),
+        "limit": limit_json(line.limit),
+        "posted": amounts_json(line.posted),
+        "held": amounts_json(line.held),
+        "source": line.source,
+    }
+
+
+def bill_json(bill: RunBill, run: Run) -> dict[str, Any]:
+    """A run's bill; `sum` is over the attempts, `cost` what the ledger holds against the run."""
+    total = sum((attempt.posted for attempt in bill.attempts), Amounts())
+    return {
+        "run": run.id,
+        "tenant": bill.tenant,
+        "agent": run.agent,
+        "status": run.status,
+        "stop_reason": run.stop_reason,
+        "limit": limit_json(bill.limit),
+        "cost": amounts_json(bill.posted),
+        "sum": amounts_json(total),
+        "held": amounts_json(bill.held),
+        "refused": refusal_json(bill.stopped) if bill.stopped else None,
+        "attempts": [_attempt_json(attempt) for attempt in bill.attempts],
+        "changes": [
+            {"at": time_json(at), "kind": kind, "by": author, "note": note} for at, kind, author, note in bill.changes
+        ],
+    }
+
+
+def price_json(price: Price) -> dict[str, Any]:
+    """A dated price row; prices are decimal strings."""
+    return price.to_record()
+
+
+def refusal_json(refusal: Refusal) -> dict[str, Any]:
+    """Why a limit refused; amounts are in the unit of the dimension, money as text."""
+    is_money = refusal.dimension == "nanousd"
+
+    def shown(amount: int | None) -> str | int | None:
+        return money(amount) if is_money and amount is not None else amount
+
+    return {
+        "cause": refusal.cause,
+        "scope": refusal.path,
+        "dimension": "cost_usd" if is_money else refusal.dimension,
+        "limit": shown(refusal.limit),
+        "spent": shown(refusal.posted),
+        "held": shown(refusal.held),
+        "needed": shown(refusal.needed),
+        "remaining": shown(refusal.remaining),
+        "resets_at": time_json(from_us(refusal.resets_us)) if refusal.resets_us is not None else None,
+        "words": refusal.words(),
+        "next": refusal.next_step,
+    }
+
+
+def _attempt_json(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "kind": attempt.kind,
+        "agent": attempt.agent,
+        "node": attempt.node,
+        "attempt": attempt.attempt,
+        "tier": attempt.tier,
+        "model": attempt.model,
+        "reason": attempt.reason,
+        "state": attempt.state,
+        "outcome": attempt.outcome,
+        "max_output_tokens": attempt.max_output_tokens,
+        "capped": attempt.capped,
+        "usage": asdict(attempt.usage) if attempt.usage else None,
+        "price": price_json(attempt.price) if attempt.price else None,
+        "reserved": amounts_json(attempt.held),
+        "posted": amounts_json(attempt.posted),
+        "note": attempt.note,
+        "reserved_at": time_json(attempt.reserved_at),
+        "closed_at": time_json(attempt.closed_at),
+    }
+
+
+def _interrupt_json(interrupt: Interrupt) -> dict[str, Any]:
+    payload = dict(interrupt.payload)
+    if interrupt.reason == "budget":
+        payload["refusal"] = refusal_json(Refusal.from_record(payload["refusal"]))
+    return {
+        "id": interrupt.id,
+        "reason": interrupt.reason,
+        "words": interrupt.words,
+        "payload": payload,
+        "allowed": [*interrupt.allowed],
+    }

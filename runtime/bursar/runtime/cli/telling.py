@@ -1,0 +1,83 @@
+"""A run in words: what it said, what it waits for, how it stands, and which commands go on from there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from rich.text import Text
+
+from bursar.budget.money import format_usd
+from bursar.runtime.cli.output import console, indented, plain, print_words, status_text
+from bursar.runtime.runs.run import Interrupt, Run
+
+__all__ = ["next_commands", "parted", "print_run", "summary"]
+
+ARGUMENT_SHOWN_MAX = 500
+
+
+def print_run(run: Run) -> None:
+    """The answer, then why the run is where it is, then its summary."""
+    if run.output:
+        print_words(run.output)
+        console().print()
+    for interrupt in run.interrupts:
+        _print_interrupt(interrupt)
+    if not run.interrupts and run.status in ("stopped", "interrupted", "cancelled"):
+        print_words(parted(run.stop_reason)[0])
+    console().print(summary(run), soft_wrap=True)
+
+
+def summary(run: Run) -> Text:
+    """One line: status, cost, tokens, steps and id."""
+    steps = f"{run.spent.steps} {'step' if run.spent.steps == 1 else 'steps'}"
+    parts = [format_usd(run.spent.nanousd), f"{run.spent.tokens:,} tokens", steps, run.id]
+    return Text.assemble(status_text(run.status), "  ", "  ".join(parts))
+
+
+def next_commands(run: Run) -> list[str]:
+    """What can be done with a run as it stands; the likeliest first."""
+    resume, why = f"bursar runs resume {run.id}", f"bursar budget why {run.id}"
+    if run.interrupts:
+        return [*_answers(run, resume)]
+    if run.status in ("interrupted", "failed"):
+        return [resume]
+    if run.status == "running":
+        return [f"bursar runs tail {run.id}"]
+    mends = parted(run.stop_reason)[1] if run.status == "stopped" else ""
+    return [mends, why] if mends else [why]
+
+
+def parted(words: str) -> tuple[str, str]:
+    """What an error or a refusal says, and the command after its arrow, or nothing; a reset is said with the former."""
+    said, _, follows = words.partition(" -> ")
+    command, _, resets = follows.partition("  |  ")
+    return f"{said} It {resets}." if resets else said, command
+
+
+def _answers(run: Run, resume: str) -> Iterator[str]:
+    several = len(run.interrupts) > 1
+    for one in run.interrupts:
+        on = f" --on {one.id}" if several else ""
+        if one.reason == "approval":
+            yield f"{resume}{on} --approve"
+            yield f'{resume}{on} --reject --message "..."'
+        elif one.reason == "budget":
+            grant = parted(one.words)[1]
+            yield f"{grant}{on}" if grant.startswith(resume) else grant
+            yield f"{resume}{on} --stop"
+        else:
+            yield f'{resume}{on} --respond "..."'
+
+
+def _print_interrupt(interrupt: Interrupt) -> None:
+    print_words(f"waits for a person: {parted(interrupt.words)[0]}")
+    if interrupt.reason == "approval":
+        for name, value in interrupt.payload["args"].items():
+            console().print(indented(Text(f"{plain(name)}: {plain(_shown(value))}")))
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= ARGUMENT_SHOWN_MAX else f"{text[:ARGUMENT_SHOWN_MAX]}... ({len(text):,} characters)"

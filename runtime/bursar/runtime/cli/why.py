@@ -1,0 +1,121 @@
+"""`bursar budget why`: every attempt that a run paid for, and what refused it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from bursar.budget.amounts import Amounts
+from bursar.runtime.cli.books import open_books
+from bursar.runtime.cli.options import AsJson, ConfigFile, RunId
+from bursar.runtime.cli.output import (
+    Column,
+    console,
+    plain,
+    print_json,
+    print_table,
+    print_words,
+    rates_text,
+    short,
+    shown_time,
+    status_text,
+)
+from bursar.runtime.cli.shapes import bill_json, money
+from bursar.runtime.runs.run import Run
+
+if TYPE_CHECKING:
+    from bursar.budget.report import Attempt, RunBill
+
+__all__ = ["why"]
+
+_COLUMNS: Sequence[Column] = (
+    ("#", "right"),
+    "call",
+    ("tokens", "right"),
+    ("reserved", "right"),
+    ("posted", "right"),
+    ("state", "whole"),
+    ("why", "right"),
+)
+
+
+def why(run: RunId, /, *, config: ConfigFile = Path("bursar.yaml"), as_json: AsJson = False) -> None:
+    """Explain a run's cost, attempt by attempt, and what refused it."""
+    with open_books(config) as books:
+        bill = books.ledger.reports.bill(run)
+        found = books.records.show(books.records.row(run))
+    if as_json:
+        return print_json(bill_json(bill, found))
+    title = Text.assemble((found.id, "bold"), f"  {bill.tenant}/{found.agent}  ", status_text(found.status))
+    console().print(title, soft_wrap=True)
+    reasons: dict[str, int] = {}
+    if bill.attempts:
+        console().print()
+        print_table(_COLUMNS, [_row(number, one, reasons) for number, one in enumerate(bill.attempts, 1)])
+    for reason, number in reasons.items():
+        console().print(Text(f"[{number}] {plain(reason)}", style="dim"))
+    _print_sum(bill)
+    return _print_history(bill, found)
+
+
+def _row(number: int, attempt: Attempt, reasons: dict[str, int]) -> tuple[str | Text, ...]:
+    """One attempt; its reason is a footnote, since many have the same."""
+    state = attempt.outcome or attempt.state
+    if attempt.kind == "tool":
+        return str(number), _call(attempt), "", "", "", state, ""
+    footnote = reasons.setdefault(_reason(attempt), len(reasons) + 1)
+    held, posted = (f"${money(amounts.nanousd)}" for amounts in (attempt.held, attempt.posted))
+    return str(number), _call(attempt), _tokens(attempt), held, posted, state, f"[{footnote}]"
+
+
+def _call(attempt: Attempt) -> Text:
+    """The node and the model, and what was unusual."""
+    text = Text(plain(f"{attempt.node}: {attempt.model or '-'}"))
+    capped = f"output capped to {attempt.max_output_tokens:,}" if attempt.capped else None
+    for line in (capped, attempt.note):
+        if line:
+            text.append(f"\n{plain(line)}", style="dim")
+    return text
+
+
+def _reason(attempt: Attempt) -> str:
+    """Why this tier and model, and at which price."""
+    price = attempt.price
+    if price is None:
+        return f"{attempt.reason}; no price"
+    return f"{attempt.reason}; price {price.id}: {rates_text(price)} ({price.source})"
+
+
+def _tokens(attempt: Attempt) -> str:
+    if attempt.usage is None:
+        return f"{attempt.posted.tokens:,}"
+    return f"{attempt.usage.input_tokens:,} + {attempt.usage.output_tokens:,}"
+
+
+def _print_sum(bill: RunBill) -> None:
+    total = sum((attempt.posted for attempt in bill.attempts), Amounts())
+    verdict = ("equal", "green") if total == bill.posted else ("NOT EQUAL: please report this", "red bold")
+    out = console()
+    out.print()
+    out.print(f"sum of the attempts  ${money(total.nanousd)}")
+    out.print(Text.assemble(f"cost of the run      ${money(bill.posted.nanousd)}  ", verdict))
+    if bill.held:
+        out.print(f"held for calls now   ${money(bill.held.nanousd)}")
+
+
+def _print_history(bill: RunBill, run: Run) -> None:
+    out = console()
+    if run.status != "succeeded":
+        out.print()
+        print_words(run.stop_reason)
+    if bill.stopped and short(bill.stopped.words()) not in run.stop_reason:
+        print_words(bill.stopped.words())
+    if bill.changes:
+        out.print()
+        print_table(
+            [("when", "whole"), "what", "by", "note"],
+            [(shown_time(at), kind, author, short(note)) for at, kind, author, note in bill.changes],
+        )
