@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import runpy
+import shlex
 import shutil
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from bursar.runtime.cli import main
+from bursar.runtime.cli.exits import Exit
 from tests.support.processes import REPOSITORY, Child
 
 EXAMPLES = REPOSITORY / "examples"
@@ -40,6 +43,13 @@ SAID = {
 }
 RACE = "two_processes.py"
 
+COMMANDED = {
+    "support.py": (Exit.WAITS, "interrupted  $0.000176 "),
+    "own_graph.py": (Exit.OK, "succeeded  $0.00015 "),
+    "agents_as_tools.py": (Exit.OK, "succeeded  $0.0001704 "),
+    "create_agent.py": (Exit.LIMIT, "stopped  $0.000398 "),
+}
+
 
 @pytest.fixture
 def examples(tmp_path: Path) -> Path:
@@ -60,6 +70,17 @@ def test_an_example_ends_costs_and_says_what_is_written_here(
     runpy.run_path(str(examples / name), run_name="__main__")
     said = re.sub(r"run_\w+", "RUN", capsys.readouterr().out)
     assert said.splitlines() == SAID[name]
+
+
+@pytest.mark.parametrize("name", COMMANDED)
+def test_an_example_runs_by_the_command_that_it_names(
+    name: str, examples: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(examples.parent)
+    (command,) = re.findall(r"^bursar (run .*)$", (examples / name).read_text(), re.MULTILINE)
+    code, summary = COMMANDED[name]
+    assert main(shlex.split(command)) == code
+    assert summary in capsys.readouterr().out
 
 
 def test_two_processes_use_up_their_budget_and_never_more(examples: Path) -> None:
