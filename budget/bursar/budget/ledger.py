@@ -79,20 +79,22 @@ class Ledger:
         *,
         deadline_us: int | None = None,
         final: bool = False,
+        behind: str | None = None,
     ) -> Reservation | Replay | Wait | Refusal:
         """Hold what the call may come to in every scope, or say why not.
 
         `deadline_us` is until when it may be dispatched; after it, a reservation whose holder fell silent is given up.
-        `final` asks for the one last answer that a stopped run may give. Raises LedgerUnavailable, and NotFoundError
-        for a run that was never opened; then nothing was reserved.
+        `final` asks for the one last answer that a stopped run may give. `behind` is a scope that others wait for: a
+        call that could be admitted waits behind them. Raises LedgerUnavailable, and NotFoundError for a run that was
+        never opened; then nothing was reserved.
         """
         with self.store.write() as connection:
-            return self._reserve(connection, call, quote, deadline_us=deadline_us, final=final)
+            return self._reserve(connection, call, quote, deadline_us=deadline_us, final=final, behind=behind)
 
     def charge(self, call: Call, quote: ToolQuote) -> Reservation | Replay | Wait | Refusal:
         """Reserve and settle a tool call at once: its cost is known before it runs."""
         with self.store.write() as connection:
-            made = self._reserve(connection, call, quote, deadline_us=None, final=False)
+            made = self._reserve(connection, call, quote)
             if isinstance(made, Reservation):
                 settle(connection, made, usage=None, outcome="exact", reply="", note=None, now=self._now())
             return made
@@ -158,8 +160,9 @@ class Ledger:
         call: Call,
         quote: ModelQuote | ToolQuote,
         *,
-        deadline_us: int | None,
-        final: bool,
+        deadline_us: int | None = None,
+        final: bool = False,
+        behind: str | None = None,
     ) -> Reservation | Replay | Wait | Refusal:
         now = self._now()
         attempt = next_attempt(connection, call, now)
@@ -172,6 +175,8 @@ class Ledger:
         verdict = admit([_balance(row) for row in pots], quote)
         if not isinstance(verdict, Admitted):
             return verdict
+        if behind is not None:
+            return Wait(behind)
         if isinstance(quote, ModelQuote) and quote.price is not None:
             keep_price(connection, quote.price, self._known_prices)
         made = insert_reservation(

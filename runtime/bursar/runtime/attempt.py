@@ -161,25 +161,22 @@ class Attempts:
         """Reserve, standing in line while only calls in flight are in the way."""
         open_s = RETRIED_S_MAX + timeout_s + GRACE_S
 
-        async def reserve() -> Reservation | Replay | Wait | Refusal:
+        async def reserve(behind: str | None = None) -> Reservation | Replay | Wait | Refusal:
             run.require_going_on()
             expires = to_us(self._clock() + timedelta(seconds=open_s))
-            return await self._ledger.reserve(call, quote, deadline_us=expires, final=final)
+            return await self._ledger.reserve(call, quote, deadline_us=expires, final=final, behind=behind)
 
-        path = self._room.line(call.scope.paths)
-        if path is None:
-            made = await reserve()
-            if not isinstance(made, Wait):
-                return made
-            path = made.path
+        made = await reserve(behind=self._room.line(call.scope.paths))
+        if not isinstance(made, Wait):
+            return made
+        path = made.path
         run.tell("waiting", node=call.node, model=quote.model, text=path)
         ticket = self._room.enter(path)
         try:
-            while True:
+            while isinstance(made, Wait):
                 await self._room.turn(ticket)
                 made = await reserve()
-                if not isinstance(made, Wait):
-                    return made
+            return made
         finally:
             self._room.leave(path, ticket)
 

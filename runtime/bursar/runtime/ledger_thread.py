@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from bursar.budget.admission import ModelQuote, Wait
@@ -18,6 +19,8 @@ __all__ = ["LedgerThread"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Reserved = Reservation | Replay | Wait | Refusal
 
 
 class LedgerThread:
@@ -45,18 +48,19 @@ class LedgerThread:
         return await self.do(operation, *args, **kwargs)
 
     async def reserve(
-        self, call: Call, quote: ModelQuote, *, deadline_us: int | None, final: bool
-    ) -> Reservation | Replay | Wait | Refusal:
+        self, call: Call, quote: ModelQuote, *, deadline_us: int | None, final: bool, behind: str | None
+    ) -> Reserved:
         """Reserve and dispatch a model call that is sent as soon as this returns.
 
-        Where the caller is cancelled meanwhile, nothing was sent, and what was reserved is given back.
+        Where this fails, or the caller is cancelled meanwhile, nothing was sent and what was reserved is given back.
         """
-        future = self._reserved(call, quote, deadline_us, final)
+        reserve = partial(self.ledger.reserve, call, quote, deadline_us=deadline_us, final=final, behind=behind)
+        future = self._reserved(reserve)
         try:
             made = await asyncio.wrap_future(future) if isinstance(future, Future) else future
             if isinstance(made, Reservation):
                 await self.do(self.ledger.dispatch, made)
-        except asyncio.CancelledError:
+        except BaseException:
             self.soon(self._give_back, future)
             raise
         return made
@@ -66,13 +70,11 @@ class LedgerThread:
         self._executor.shutdown(wait=True)
         self.ledger.close()
 
-    def _reserved(
-        self, call: Call, quote: ModelQuote, deadline_us: int | None, final: bool
-    ) -> Reservation | Replay | Wait | Refusal | Future[Reservation | Replay | Wait | Refusal]:
+    def _reserved(self, reserve: Callable[[], Reserved]) -> Reserved | Future[Reserved]:
         """The ledger's answer where nobody is in the way, else the future of it."""
         with contextlib.suppress(StoreBusy), self.ledger.store.at_once():
-            return self.ledger.reserve(call, quote, deadline_us=deadline_us, final=final)
-        return self.soon(self.ledger.reserve, call, quote, deadline_us=deadline_us, final=final)
+            return reserve()
+        return self.soon(reserve)
 
     def _give_back(self, made: object) -> None:
         # Runs on the thread, so after the reserve that the future stands for.
