@@ -14,6 +14,7 @@ from typing import Literal
 from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.prices import Price
 from bursar.budget.refusal import Refusal
+from bursar.budget.windows import Period
 
 __all__ = ["Admitted", "Balance", "ModelQuote", "ToolQuote", "Wait", "admit"]
 
@@ -66,6 +67,7 @@ class Balance:
 
     posted: tuple[int, int, int, int]
     held: tuple[int, int, int, int]
+    per: Period = "total"
     window: str = ""
     ends_us: int | None = None
     zone: str = "UTC"
@@ -178,6 +180,7 @@ def _refusal(balance: Balance, dimension: int, quote: ModelQuote | ToolQuote, ne
         kept_back=_kept_back(balance, dimension, quote.keep_back),
         needed=needed,
         worst=worst,
+        per=balance.per,
         window=balance.window,
         resets_us=balance.ends_us,
         zone=balance.zone,

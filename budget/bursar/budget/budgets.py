@@ -88,11 +88,21 @@ class Budgets:
             )
             return self._line(connection, path, per, now)
 
-    def grant(self, path: str, amount: Amounts, *, author: str, note: str, per: Period | None = None) -> BudgetLine:
+    def grant(
+        self,
+        path: str,
+        amount: Amounts,
+        *,
+        author: str,
+        note: str,
+        per: Period | None = None,
+        key: str | None = None,
+    ) -> BudgetLine:
         """Give a tenant, an agent or a run more, in its present window; runs that this scope stopped may go on.
 
-        `per` names the budget where a scope has several. Raises NotFoundError where the scope has no budget,
-        UsageError where it has several and none is named, or where the amount is not positive.
+        `per` names the budget where a scope has several. A second grant with the same `key` changes nothing.
+        Raises NotFoundError where the scope has no budget, UsageError where it has several and none is named, or where
+        the amount is not positive.
         """
         if min(amount.nanousd, amount.tokens, amount.steps, amount.tool_calls) < 0 or not amount:
             raise UsageError("a grant needs an amount above zero", next_step="--usd 5, --tokens 100000 or --steps 10")
@@ -107,11 +117,18 @@ class Budgets:
                     f"{path} has several budgets: {', '.join(row['per'] for row in rows)}",
                     next_step=f"bursar budget grant {path} --per {rows[0]['per']} ...",
                 )
+            if key is not None and connection.execute(select(grant.c.id).where(grant.c.key == key)).first():
+                return self._line(connection, path, rows[0]["per"], now)
             account_id = open_window(connection, rows[0], now)
             _raise_limit(connection, account_id, amount)
             connection.execute(
                 insert(grant).values(
-                    account_id=account_id, author=author, note=note, granted_us=now, **columns_of("amount", amount)
+                    account_id=account_id,
+                    key=key,
+                    author=author,
+                    note=note,
+                    granted_us=now,
+                    **columns_of("amount", amount),
                 )
             )
             granted = {name: getattr(amount, name) or None for name in DIMENSIONS}

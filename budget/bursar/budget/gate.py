@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select, update
 
-from bursar.budget.accounts import create_pot
+from bursar.budget.accounts import create_pot, within
 from bursar.budget.amounts import DIMENSIONS
 from bursar.budget.errors import ConflictError, NotFoundError
 from bursar.budget.journal import journal
@@ -153,9 +153,13 @@ class Gates:
             return _stopped(_run(connection, path))
 
     def reopen(self, path: str, *, author: str) -> None:
-        """Let a stopped run try again: its limits still hold, so it is stopped anew where nothing changed."""
+        """Let a stopped run try again: its limits still hold, so it is stopped anew where nothing changed.
+
+        The same goes for the agents that it uses as tools.
+        """
         with self._store.write(durable=True) as connection:
-            connection.execute(update(pot).where(pot.c.id == _run(connection, path)["id"]).values(_GOES_ON))
+            _run(connection, path)
+            connection.execute(update(pot).where(within(path)).values(_GOES_ON))
             journal(connection, kind="reopen", at_us=to_us(self._clock()), path=path, author=author)
 
     def extend(self, path: str, seconds: float, *, author: str) -> None:

@@ -202,6 +202,7 @@ def _balance(row: Record) -> Balance:
         ),
         posted=(row["posted_nanousd"], row["posted_tokens"], row["posted_steps"], row["posted_tool_calls"]),
         held=(row["held_nanousd"], row["held_tokens"], row["held_steps"], row["held_tool_calls"]),
+        per=row["per"],
         window=row["window"],
         ends_us=row["ends_us"] if row["ends_us"] < FOREVER_US else None,
         zone=row["zone"],

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from bursar.budget.money import format_usd
-from bursar.budget.windows import from_us
+from bursar.budget.windows import Period, from_us
 
 __all__ = ["Cause", "Refusal"]
 
@@ -47,6 +47,7 @@ class Refusal:
     worst: int = 0
     """What the call may come to at most, in the unit of the dimension."""
 
+    per: Period = "total"
     window: str = ""
     resets_us: int | None = None
     zone: str = "UTC"

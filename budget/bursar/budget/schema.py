@@ -158,6 +158,7 @@ grant = Table(
     Column("id", Integer, primary_key=True),
     Column("account_id", ForeignKey("account.id"), nullable=False),
     *_amounts("amount"),
+    Column("key", Text, unique=True),  # of the decision that it carries out, which is carried out once
     Column("author", Text, nullable=False),
     Column("note", Text, nullable=False),
     Column("granted_us", BigInteger, nullable=False),

@@ -88,7 +88,7 @@ class RunContext:
         """Raise NoRunError where the run is not executed here any more."""
         if self.ended.is_set():
             raise NoRunError(
-                f"a model was called for run {self.scope.run_id}, which is not executed here any more; nothing was sent",
+                f"a model was called for run {self.scope.run_id}, which has ended here; nothing was sent",
                 next_step="wait in the node or tool for the threads and tasks that it starts",
             )
 

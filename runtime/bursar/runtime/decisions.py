@@ -11,6 +11,7 @@ from bursar.budget.amounts import Amounts
 from bursar.budget.errors import ConflictError, UsageError
 from bursar.budget.ledger import Ledger
 from bursar.budget.money import nanousd
+from bursar.budget.windows import Period
 from bursar.runtime.runs.run import Interrupt
 from bursar.tools.arguments import ToolArgumentsError
 from bursar.tools.tool import Tool
@@ -40,11 +41,24 @@ def checked(
     return dict(decisions)
 
 
-def grant(ledger: Ledger, path: str, run_path: str, given: Mapping[str, Any], *, by: str, note: str) -> None:
-    """Give a scope what a decision grants, and let the run try again; without amounts it only tries again."""
+def grant(
+    ledger: Ledger,
+    path: str,
+    run_path: str,
+    given: Mapping[str, Any],
+    *,
+    by: str,
+    note: str,
+    per: Period | None = None,
+    key: str | None = None,
+) -> None:
+    """Give a scope what a decision grants, and let the run try again; without amounts it only tries again.
+
+    `per` and `key` are as in `Budgets.grant`.
+    """
     amount = amounts_of(given)
     if amount:
-        ledger.budgets.grant(path, amount, author=by, note=note)
+        ledger.budgets.grant(path, amount, author=by, note=note, per=per, key=key)
     if given.get("seconds"):
         ledger.gates.extend(run_path, float(given["seconds"]), author=by)
     ledger.gates.reopen(run_path, author=by)

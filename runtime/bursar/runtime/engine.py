@@ -143,15 +143,38 @@ class Engine:
 
     def _carry_out(self, row: Record, resumption: Resumption) -> Mapping[str, Decision]:
         """Grant what was granted, and keep the decisions until the graph has taken them in."""
+        if row["status"] == "stopped":
+            self._gates.reopen(run_path(row), author=resumption.by)
+        decided = []
         for one in json.loads(row["interrupts"]):
             asked, given = Interrupt(**one), resumption.decisions.get(one["id"])
-            if asked.reason == "budget" and given is not None and given["type"] == "grant":
-                note, path = f"for {row['id']}", asked.payload["refusal"]["path"]
-                grant(self._ledger.ledger, path, run_path(row), given, by=resumption.by, note=note)
+            if given is None:
+                continue
+            decided.append(f"{json.dumps(given, default=str)} on: {asked.words}")
+            if asked.reason == "budget" and given["type"] == "grant":
+                self._grant(row, asked, given, resumption.by)
         kept = {**json.loads(row["decisions"]), **resumption.decisions}
-        written = json.dumps(kept, default=str)
-        self._records.change(row["id"], "running", cause="resumed", author=resumption.by, decisions=written)
+        self._records.change(
+            row["id"],
+            "running",
+            cause="; ".join(["resumed", *decided]),
+            author=resumption.by,
+            decisions=json.dumps(kept, default=str),
+        )
         return kept
+
+    def _grant(self, row: Record, asked: Interrupt, given: Mapping[str, Any], by: str) -> None:
+        refusal = asked.payload["refusal"]
+        grant(
+            self._ledger.ledger,
+            refusal["path"],
+            run_path(row),
+            given,
+            by=by,
+            note=f"for {row['id']}",
+            per=refusal["per"],
+            key=asked.id,  # a crash before the decision is written down must not grant it twice
+        )
 
     async def _input(self, row: Record, work: Work) -> Any:
         """What the graph is begun with; None where it has a checkpoint to go on from."""

@@ -186,6 +186,7 @@ def upgrade() -> None:
         sa.Column("amount_tokens", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("amount_steps", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("amount_tool_calls", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("key", sa.Text(), nullable=True),
         sa.Column("author", sa.Text(), nullable=False),
         sa.Column("note", sa.Text(), nullable=False),
         sa.Column("granted_us", sa.BigInteger(), nullable=False),
@@ -194,4 +195,5 @@ def upgrade() -> None:
             ["account.id"],
         ),
         sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("key"),
     )
