@@ -7,6 +7,7 @@ import pytest
 
 from bursar.budget import Ledger, Limits, Refusal, Scope
 from bursar.budget.errors import ConflictError, NotFoundError
+from bursar.budget.gate import Hold
 from tests.support.ledger import NOON, SUPPORT, Clock, a_call, a_quote, reserved
 
 RUN = SUPPORT.run_path
@@ -68,7 +69,7 @@ def test_a_worker_that_takes_its_own_run_again_fences_its_earlier_self(ledger: L
 
 def test_a_run_that_was_let_go_may_be_taken_at_once(ledger: Ledger) -> None:
     hold = ledger.gates.hold(RUN, "worker a", 1000)
-    ledger.gates.let_go(RUN, hold.epoch)
+    assert ledger.gates.let_go(RUN, hold.epoch)
     ledger.gates.hold(RUN, "worker b", 1000)
 
 
@@ -76,7 +77,7 @@ def test_letting_go_of_a_run_that_was_taken_over_does_nothing(ledger: Ledger, cl
     old = ledger.gates.hold(RUN, "worker a", 10)
     clock.advance(seconds=10)
     ledger.gates.hold(RUN, "worker b", 10)
-    ledger.gates.let_go(RUN, old.epoch)
+    assert not ledger.gates.let_go(RUN, old.epoch)
     with pytest.raises(ConflictError):
         ledger.gates.hold(RUN, "worker c", 10)
 
@@ -85,8 +86,8 @@ def test_letting_go_of_a_run_that_was_taken_over_does_nothing(ledger: Ledger, cl
 
 
 def test_a_hold_says_until_when_the_run_may_work(ledger: Ledger, timed: str) -> None:
-    assert ledger.gates.hold(timed, "worker a", 10).deadline == NOON + timedelta(seconds=100)
-    assert ledger.gates.hold(RUN, "worker a", 10).deadline is None
+    assert ledger.gates.hold(timed, "worker a", 10) == Hold(1, NOON + timedelta(seconds=100), 100)
+    assert ledger.gates.hold(RUN, "worker a", 10) == Hold(1, None, None)
 
 
 def test_waiting_for_people_takes_no_working_time(ledger: Ledger, clock: Clock, timed: str) -> None:
@@ -182,10 +183,12 @@ UNKNOWN: list[Callable[[Ledger, str], object]] = [
     lambda ledger, path: ledger.gates.reopen(path, author="dana"),
     lambda ledger, path: ledger.gates.extend(path, 1, author="dana"),
     lambda ledger, path: ledger.gates.cancel(path, author="dana"),
+    lambda ledger, path: ledger.gates.is_cancelled(path),
 ]
+NAMES = ["hold", "let_go", "stop", "stopped", "reopen", "extend", "cancel", "is_cancelled"]
 
 
-@pytest.mark.parametrize("act", UNKNOWN, ids=["hold", "let_go", "stop", "stopped", "reopen", "extend", "cancel"])
+@pytest.mark.parametrize("act", UNKNOWN, ids=NAMES)
 def test_nothing_done_to_an_unknown_run_is_silently_lost(ledger: Ledger, act: Callable[[Ledger, str], object]) -> None:
     for path in ("acme/support/run_9", "acme"):
         with pytest.raises(NotFoundError, match="there is no run"):
@@ -199,3 +202,9 @@ def test_only_runs_in_this_workers_hands_are_told_as_cancelled(ledger: Ledger, t
         ledger.gates.cancel(path, author="dana")
     assert ledger.gates.cancelled("worker a") == {"run_1"}
     assert ledger.gates.cancelled("worker c") == set()
+
+
+def test_a_run_is_known_as_cancelled_whoever_holds_it(ledger: Ledger, timed: str) -> None:
+    ledger.gates.cancel(RUN, author="dana")
+    assert ledger.gates.is_cancelled(RUN)
+    assert not ledger.gates.is_cancelled(timed)

@@ -121,6 +121,12 @@ def test_every_cause_says_what_happened_and_what_to_do(cause: Cause, words: str,
     assert command in refusal.next_step
 
 
+def test_a_run_that_gave_its_last_answer_is_told_no_way_to_go_on_and_its_tenant_is() -> None:
+    run = limited(kind="run", path="acme/support/run_1")
+    assert run.words(final=True) == run.words().split(" -> ")[0]
+    assert limited().words(final=True) == limited().words()
+
+
 @given(refusals)
 def test_a_refusal_comes_back_from_json_and_always_has_words(refusal: Refusal) -> None:
     again = Refusal.from_record(json.loads(json.dumps(refusal.to_record())))

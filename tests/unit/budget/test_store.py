@@ -188,6 +188,16 @@ def test_a_store_that_comes_free_in_time_is_used(store: Store, path: Path) -> No
     assert numbers(store) == [1]
 
 
+def test_a_file_that_another_process_is_just_making_is_waited_for(store: Store, path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    release = threading.Timer(0.1, other.execute, ["COMMIT"])
+    release.start()
+    assert numbers(store) == []
+    release.join()
+    other.close()
+
+
 def test_a_file_that_is_locked_as_a_whole_cannot_be_opened_and_is_said_so(store: Store, path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
