@@ -113,7 +113,7 @@ async def test_a_call_of_unknown_outcome_stays_charged_at_what_was_reserved(
     true_provider: TrueProvider, tmp_path: Path, kind: FaultKind
 ) -> None:
     true_provider.behaviour = Behaviour(script=answers(), faults=[Fault(kind)])
-    async with a_runtime(tmp_path, true_provider, timeout_s=0.5 if kind == "billed_timeout" else 10) as runtime:
+    async with a_runtime(tmp_path, true_provider, timeout_s=1.5 if kind == "billed_timeout" else 10) as runtime:
         run = await runtime.run(one_call("large"), {"question": QUESTION}, tenant="acme")
         unknown, exact = explained(runtime, run, true_provider)
     *lost, answered = [_true_cost(one) for one in true_provider.bill.entries]

@@ -29,6 +29,9 @@ from tests.support.provider import Answer, Behaviour, TrueProvider
 BUDGET = {"tokens": 5_000}
 """A worst case is 4,096 tokens of output; an answer is 100."""
 
+LEASE_S = 3
+"""Short, but not so short that a busy machine makes the living look dead."""
+
 
 def one_sync_call() -> Any:
     """A graph with a plain function for a node, which waits in a thread."""
@@ -75,7 +78,8 @@ class Caller:
 @pytest.fixture
 def config(true_provider: TrueProvider, tmp_path: Path) -> Path:
     tiers = {"small": ["house"], "acme": ["house"]}  # the latter for the spender
-    return write_config(tmp_path, true_provider, tiers=tiers, tenants={"acme": {"budgets": [BUDGET]}}, lease_s=0.6)
+    budgets = {"acme": {"budgets": [BUDGET]}}
+    return write_config(tmp_path, true_provider, tiers=tiers, tenants=budgets, lease_s=LEASE_S)
 
 
 @asynccontextmanager
@@ -93,7 +97,7 @@ async def one_in_flight(
 
 
 async def test_a_call_waits_for_what_is_held_says_so_and_is_answered(config: Path, true_provider: TrueProvider) -> None:
-    async with one_in_flight(config, true_provider, 0.2) as (runtime, _):
+    async with one_in_flight(config, true_provider, 0.5) as (runtime, _):
         second = Caller(runtime)
         run = await second.run
     assert run.status == "succeeded"
@@ -136,7 +140,7 @@ async def test_a_reply_that_was_paid_for_before_is_replayed_without_standing_in_
     async with opened(config) as runtime:
         graph = fan_out(1, node=node)
         failed = await runtime.run(graph, {"question": QUESTION}, tenant="acme")
-        true_provider.behaviour = Behaviour(latency_s=0.5)
+        true_provider.behaviour = Behaviour(latency_s=1.5)
         first = Caller(runtime)
         await first.until("call")
         second = Caller(runtime)
@@ -164,7 +168,7 @@ async def test_a_process_with_a_long_line_does_not_starve_another(config: Path, 
 async def test_a_waiting_run_that_is_cancelled_leaves_no_hold_and_does_not_block_the_line(
     config: Path, true_provider: TrueProvider, graph: Callable[[], Any]
 ) -> None:
-    async with one_in_flight(config, true_provider, 0.5) as (runtime, first):
+    async with one_in_flight(config, true_provider, 1.0) as (runtime, first):
         second, third = Caller(runtime, graph), Caller(runtime)
         await second.until("waiting")
         await third.until("waiting")
@@ -180,7 +184,7 @@ async def test_a_waiting_run_that_is_cancelled_leaves_no_hold_and_does_not_block
 async def test_a_run_whose_time_is_up_while_it_waits_is_stopped_for_that_reason(
     config: Path, true_provider: TrueProvider, graph: Callable[[], Any]
 ) -> None:
-    async with one_in_flight(config, true_provider, 1.0) as (runtime, first):
+    async with one_in_flight(config, true_provider, 2.0) as (runtime, first):
         second, third = Caller(runtime, graph, limits=Limits(seconds=0.5)), Caller(runtime)
         await third.until("waiting")
         run = await second.run
@@ -195,7 +199,7 @@ async def test_a_run_whose_time_is_up_while_it_waits_is_stopped_for_that_reason(
 
 
 async def test_a_waiting_run_whose_caller_goes_away_can_be_resumed(config: Path, true_provider: TrueProvider) -> None:
-    async with one_in_flight(config, true_provider, 0.3) as (runtime, _):
+    async with one_in_flight(config, true_provider, 1.0) as (runtime, _):
         second = Caller(runtime)
         await second.until("waiting")
         second.run.cancel()
@@ -216,7 +220,7 @@ async def test_what_waits_in_a_thread_when_its_run_has_failed_is_not_sent(
         return {"texts": [str(chat_model("small").invoke(state["question"]).text)]}
 
     loop = asyncio.get_running_loop()
-    async with one_in_flight(config, true_provider, 0.5) as (runtime, first):
+    async with one_in_flight(config, true_provider, 1.0) as (runtime, first):
         second = Caller(runtime, lambda: fan_out(2, node=ask))
         assert (await second.run).status == "failed"
         assert not first.run.done()
@@ -251,7 +255,7 @@ async def test_what_a_dead_process_held_unsent_is_given_back_after_its_lease(
     async with opened(config) as runtime:
         scope = Scope(tenant="acme", agents=("asker",), run_id="run_dead")
         runtime.ledger.gates.open(scope, Limits.unlimited())
-        epoch = runtime.ledger.gates.hold(scope.run_path, "a process that died", 0.6).epoch
+        epoch = runtime.ledger.gates.hold(scope.run_path, "a process that died", 0.5).epoch
         call = Call(id="call", scope=scope, epoch=epoch, node="node")
         quote = ModelQuote(model="house", price=None, input_tokens=10, max_output_tokens=4_096)
         assert isinstance(runtime.ledger.reserve(call, quote), Reservation)
