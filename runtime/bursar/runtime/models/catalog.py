@@ -6,12 +6,11 @@ import difflib
 import hashlib
 import json
 import os
-import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from bursar.budget.errors import ConfigError, PriceMissingError, UsageError
+from bursar.budget.errors import PriceMissingError, UsageError
 from bursar.budget.pricebook import PriceBook
 from bursar.budget.prices import Price
 from bursar.runtime.config import Config, ModelConfig, ModelPrice
