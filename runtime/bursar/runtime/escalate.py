@@ -7,10 +7,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from langgraph.errors import GraphInterrupt
 from langgraph.types import interrupt
 
 from bursar.runtime.context import RunContext
-from bursar.runtime.stop import LimitReached
+from bursar.runtime.stop import Asked, LimitReached
 
 __all__ = ["ask_for_approval", "ask_for_more", "digest_of"]
 
@@ -25,14 +26,16 @@ def ask_for_more(run: RunContext, stop: LimitReached) -> None:
         raise stop
     refusal = stop.refusal
     run.tell("interrupt", text=refusal.words())
-    decision = interrupt(
-        {
-            "reason": "budget",
-            "words": refusal.words(),
-            "refusal": refusal.to_record(),
-            "allowed": ["grant", "stop"],
-        }
-    )
+    question = {
+        "reason": "budget",
+        "words": refusal.words(),
+        "refusal": refusal.to_record(),
+        "allowed": ["grant", "stop"],
+    }
+    try:
+        decision = interrupt(question)
+    except GraphInterrupt as asked:
+        raise Asked(*asked.args) from None
     if decision["type"] != "grant":
         raise stop
 

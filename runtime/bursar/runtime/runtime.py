@@ -39,6 +39,9 @@ from bursar.runtime.work import Source, Work, work_of
 
 __all__ = ["Runtime", "open_ledger"]
 
+BEGUN_MAX = 10_000
+"""Of how many runs a process remembers the graph without being given it again."""
+
 
 class Runtime:
     """Executes agents and graphs for tenants. Made by `Runtime.open`; one for a process is enough."""
@@ -67,6 +70,7 @@ class Runtime:
         self._side_loop = SideLoop()
         self._engine = Engine(config, ledger, records, calls, self._side_loop, holder=holder, clock=clock)
         self._works: dict[str, Work] = {}
+        self._begun: dict[str, Work] = {}
 
     @classmethod
     @asynccontextmanager
@@ -229,6 +233,7 @@ class Runtime:
         }
         scope = Scope(tenant=tenant, agents=(work.name,), run_id=run_id)
         await self._ledger.do(self._accept, values, scope, bounds)
+        self._remember(run_id, work)
         return run_id, work
 
     def _accept(self, values: Mapping[str, Any], scope: Scope, limits: Limits) -> None:
@@ -243,6 +248,7 @@ class Runtime:
         if row["status"] in ("succeeded", "cancelled"):
             raise ConflictError(f"run {run_id} has {row['status']}; start a new one")
         work = self._work(row, source)
+        self._remember(run_id, work)
         pending = [Interrupt(**one) for one in json.loads(row["interrupts"])]
         taken = checked(pending, decisions, list(work.agents))
         for one in pending:
@@ -257,18 +263,25 @@ class Runtime:
 
     def _ready(self, source: Source, name: str | None) -> Work:
         """The source as a graph; compiled once for as long as it is the newest of its name."""
-        name = name or getattr(source, "name", None)
-        known = self._works.get(name or "")
-        if known is not None and known.source is source:
-            return known
-        work = work_of(source, self._checkpointer, name=name)
-        self._works[work.name] = work
-        return work
+        key = name or getattr(source, "name", None) or ""
+        known = self._works.get(key)
+        if known is None or known.source is not source:
+            known = self._works[key] = work_of(source, self._checkpointer, name=name)
+        return known
+
+    def _remember(self, run_id: str, work: Work) -> None:
+        """Keep what a run executes, of the newest runs of this process."""
+        self._begun[run_id] = work
+        if len(self._begun) > BEGUN_MAX:
+            del self._begun[next(iter(self._begun))]
 
     def _work(self, row: Record, source: Source | None) -> Work:
-        """The work of a run: as given, as known to this process by its name, or as loaded from the run's target."""
-        if source is None and row["agent"] in self._works:
-            return self._works[row["agent"]]
+        """The work of a run: as given, as it was begun here, as its agent is known here, or as its target says."""
+        if source is None and row["id"] in self._begun:
+            return self._begun[row["id"]]
+        named = self._works.get(row["agent"])
+        if source is None and named is not None and named.agent is not None:
+            return named  # never a graph: most of them have the same name, LangGraph
         if source is None and row["target"]:
             source = load_agent(row["target"])
         if source is None:
