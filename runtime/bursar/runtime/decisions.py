@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -16,7 +17,7 @@ from bursar.runtime.runs.run import Interrupt
 from bursar.tools.arguments import ToolArgumentsError
 from bursar.tools.tool import Tool
 
-__all__ = ["Decision", "amounts_of", "checked", "grant"]
+__all__ = ["Decision", "amounts_of", "checked", "grant", "in_words"]
 
 Decision = Any
 """`{"type": "approve"}`, `edit` with `args`, `reject` or `respond` with `message`, `grant` with amounts, `stop`; or,
@@ -62,6 +63,18 @@ def grant(
     if given.get("seconds"):
         ledger.gates.extend(run_path, float(given["seconds"]), author=by)
     ledger.gates.reopen(run_path, author=by)
+
+
+def in_words(decision: Decision) -> str:
+    """A decision as the run's history keeps it: `reject (message: it was delivered)`."""
+    if not isinstance(decision, Mapping) or "type" not in decision:
+        return json.dumps(decision, default=str)
+    details = ", ".join(
+        f"{key}: {value if isinstance(value, str) else json.dumps(value, default=str)}"
+        for key, value in decision.items()
+        if key != "type"
+    )
+    return f"{decision['type']} ({details})" if details else str(decision["type"])
 
 
 def amounts_of(given: Mapping[str, Any]) -> Amounts:

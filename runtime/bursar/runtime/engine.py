@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,7 +22,7 @@ from bursar.budget.gate import Hold
 from bursar.budget.scope import Scope
 from bursar.runtime.config import Config
 from bursar.runtime.context import RunContext
-from bursar.runtime.decisions import Decision, grant
+from bursar.runtime.decisions import Decision, grant, in_words
 from bursar.runtime.events import Event
 from bursar.runtime.execution import Ending, execute, graph_config
 from bursar.runtime.ledger_thread import LedgerThread
@@ -76,26 +77,30 @@ class Engine:
         self._side_loop = side_loop
         self._holder = holder
         self._clock = clock
+        self._taken: set[str] = set()
         self._executing: dict[str, tuple[asyncio.Task[Ending], asyncio.Event]] = {}
 
     async def begin(self, run_id: str, work: Work, given: Any, listener: Listener | None = None) -> Run:
         """Execute a run that was just admitted."""
-        row, hold = await self._ledger.do(self._take, run_id, None)
-        return await self._execute(row, hold, work, given, listener)
+        with self._alone(run_id):
+            row, hold = await self._ledger.do(self._take, run_id, None)
+            return await self._execute(row, hold, work, given, listener)
 
     async def resume(self, run_id: str, work: Work, resumption: Resumption, listener: Listener | None = None) -> Run:
         """Go on with a run.
 
-        Raises ConflictError where another process executes it, where it changed meanwhile, or where it has ended.
+        Raises ConflictError where it is executed already, here or elsewhere, where it changed meanwhile, or where it
+        has ended.
         """
-        row, hold = await self._ledger.do(self._take, run_id, resumption.changed_us)
-        try:
-            given = await self._input(row, work)
-            kept = await self._ledger.do(self._carry_out, row, resumption)
-        except BaseException:
-            self._ledger.soon(self._gates.let_go, run_path(row), hold.epoch)
-            raise
-        return await self._execute(row, hold, work, Command(resume=kept) if kept else given, listener)
+        with self._alone(run_id):
+            row, hold = await self._ledger.do(self._take, run_id, resumption.changed_us)
+            try:
+                given = await self._input(row, work)
+                kept = await self._ledger.do(self._carry_out, row, resumption)
+            except BaseException:
+                self._ledger.soon(self._gates.let_go, run_path(row), hold.epoch)
+                raise
+            return await self._execute(row, hold, work, Command(resume=kept) if kept else given, listener)
 
     async def cancel(self, run_id: str) -> bool:
         """Cancel the execution of a run here and wait for its end; False where it is not executed here."""
@@ -129,6 +134,17 @@ class Engine:
             await ended.wait()
         await self._side_loop.cancel()
 
+    @contextmanager
+    def _alone(self, run_id: str) -> Iterator[None]:
+        """Let nobody else take the run up in this process; the hold on it is the process's."""
+        if run_id in self._taken:
+            raise ConflictError(f"run {run_id} is being executed already", next_step=f"bursar runs show {run_id}")
+        self._taken.add(run_id)
+        try:
+            yield
+        finally:
+            self._taken.remove(run_id)
+
     def _take(self, run_id: str, changed_us: int | None) -> tuple[Record, Hold]:
         """Hold a run, and close what earlier holders left open."""
         path = run_path(self._records.row(run_id))
@@ -150,7 +166,7 @@ class Engine:
             asked, given = Interrupt(**one), resumption.decisions.get(one["id"])
             if given is None:
                 continue
-            decided.append(f"{json.dumps(given, default=str)} on: {asked.words}")
+            decided.append(f"{in_words(given)} on: {asked.words}")
             if asked.reason == "budget" and given["type"] == "grant":
                 self._grant(row, asked, given, resumption.by)
         kept = {**json.loads(row["decisions"]), **resumption.decisions}
