@@ -6,9 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from bursar.budget import Ledger, Limits, Store
 from tests.support.ledger import SUPPORT, Clock, audit, new_store
+
+# How long an example takes says nothing where a machine has other work to do.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ from bursar.budget.reservations import Outcome
 from bursar.budget.windows import to_us
 from tests.support.ledger import FREE, PRICE, Clock, a_call, a_quote, audit, excesses, new_store, tokens
 
-SCHEDULES = {"quick": 25, "nightly": 10_000}
+SCHEDULES = {"quick": 15, "nightly": 10_000}
 settings.register_profile(
     "schedules",
     max_examples=SCHEDULES[os.environ.get("BURSAR_SCHEDULES", "quick")],

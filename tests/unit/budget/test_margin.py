@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
@@ -47,7 +47,8 @@ def test_a_higher_count_is_believed_at_once(ledger: Ledger) -> None:
     assert ledger.margins.bound("small-1", 1000) == 1321
 
 
-@given(st.lists(samples, min_size=1, max_size=20))
+@settings(max_examples=30)
+@given(st.lists(samples, min_size=5, max_size=20))
 def test_the_bound_is_never_below_what_was_just_billed(calls: list[tuple[int, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = new_store(Path(folder))
