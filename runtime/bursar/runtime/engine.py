@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -102,14 +102,20 @@ class Engine:
                 raise
             return await self._execute(row, hold, work, Command(resume=kept) if kept else given, listener)
 
-    async def cancel(self, run_id: str) -> bool:
-        """Cancel the execution of a run here and wait for its end; False where it is not executed here."""
-        if run_id not in self._executing:
-            return False
-        task, ended = self._executing[run_id]
-        task.cancel()
-        await ended.wait()
-        return True
+    async def cancel(self, run_id: str, by: str) -> None:
+        """End a run whose gate is closed: wait for its end where it is executed here, and write it where nobody does.
+
+        Whoever executes it elsewhere hears of it with the next sign of life.
+        """
+        if run_id in self._executing:
+            task, ended = self._executing[run_id]
+            task.cancel()
+            await ended.wait()
+            return
+        with suppress(ConflictError), self._alone(run_id):
+            row, hold = await self._ledger.do(self._take, run_id, None)
+            ending = Ending(status="cancelled", cause=f"cancelled by {by}", output=row["output"])
+            await self._ledger.do(self._end, row, hold, ending)
 
     async def stay_alive(self) -> None:
         """Renew this process's holds, hear of cancellations, give up what others left open; until cancelled."""

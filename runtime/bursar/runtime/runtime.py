@@ -182,13 +182,15 @@ class Runtime:
             yield event
 
     async def cancel(self, run_id: str, *, by: str = "caller", tenant: str | None = None) -> Run:
-        """Stop a run for good, in whichever process it is executed: nothing more is sent for it."""
+        """Stop a run for good, in whichever process it is executed: nothing more is sent for it.
+
+        Its status stays `running` until that process hears of it.
+        """
         row = await self._ledger.do(self._records.row, run_id, tenant=tenant)
         if row["status"] in ("succeeded", "cancelled"):
             raise ConflictError(f"run {run_id} has {row['status']} already")
         await self._ledger.do(self.ledger.gates.cancel, run_path(row), author=by)
-        if not await self._engine.cancel(run_id) and row["status"] != "running":
-            await self._ledger.do(self._records.change, run_id, "cancelled", cause=f"cancelled by {by}", author=by)
+        await self._engine.cancel(run_id, by)
         return await self.get(run_id)
 
     async def get(self, run_id: str, *, tenant: str | None = None) -> Run:
