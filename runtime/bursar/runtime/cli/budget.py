@@ -5,44 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.errors import UsageError
 from bursar.budget.money import nanousd
 from bursar.runtime.cli.books import open_books
 from bursar.runtime.cli.options import (
+    CONFIG_FILE,
     AsJson,
     By,
     ConfigFile,
     Count,
+    CountOrNone,
     DryRun,
     Period,
     Usd,
-    amount_usd,
+    UsdOrNone,
     author,
     flag,
 )
-from bursar.runtime.cli.output import Column, console, plain, print_json, print_next, print_table, shown, shown_left
+from bursar.runtime.cli.output import Column, console, print_json, print_next, print_table
 from bursar.runtime.cli.shapes import budget_json, limit_json
+from bursar.runtime.cli.words import plain, shown, shown_left
 
 if TYPE_CHECKING:
     from bursar.budget.budgets import BudgetLine
 
 __all__ = ["grant", "ls", "set_"]
 
-CONFIG = Path("bursar.yaml")
-
-Lifted = Literal["none"]
-"""Written for a limit that is to be taken away."""
-
-UsdLimit = Annotated[Decimal | Lifted | None, Parameter(validator=amount_usd)]
-CountLimit = Annotated[int | Lifted | None, Parameter(validator=lambda kind, value: _whole(kind, value))]
 BudgetPath = Annotated[str, Parameter(name="PATH", help="A tenant (acme) or one of its agents (acme/support).")]
 
 
@@ -51,7 +45,7 @@ def ls(
     /,
     *,
     runs: Annotated[bool, flag("--runs", "Those of single runs too.")] = False,
-    config: ConfigFile = CONFIG,
+    config: ConfigFile = CONFIG_FILE,
     as_json: AsJson = False,
 ) -> None:
     """List budgets with what is spent, held and left."""
@@ -61,7 +55,7 @@ def ls(
         print_json([budget_json(line) for line in lines])
     elif not lines:
         console().print("no budgets")
-        print_next(f"bursar budget set {path or 'TENANT'} --usd 5 --per month")
+        print_next([f"bursar budget set {path or 'TENANT'} --usd 5 --per month"], config)
     else:
         _print(lines)
 
@@ -70,15 +64,15 @@ def set_(
     path: BudgetPath,
     /,
     *,
-    usd: Annotated[UsdLimit, Parameter(help="Dollars; `none` takes the limit away.")] = None,
-    tokens: Annotated[CountLimit, Parameter(help="Input and output tokens together, or `none`.")] = None,
-    steps: Annotated[CountLimit, Parameter(help="Model calls, or `none`.")] = None,
-    tool_calls: Annotated[CountLimit, Parameter(help="Tool executions, or `none`.")] = None,
+    usd: Annotated[UsdOrNone, Parameter(help="Dollars; `none` takes the limit away.")] = None,
+    tokens: Annotated[CountOrNone, Parameter(help="Input and output tokens together, or `none`.")] = None,
+    steps: Annotated[CountOrNone, Parameter(help="Model calls, or `none`.")] = None,
+    tool_calls: Annotated[CountOrNone, Parameter(help="Tool executions, or `none`.")] = None,
     per: Annotated[Period, Parameter(help="The window; several budgets of one path hold at once.")] = "total",
     zone: Annotated[str | None, Parameter(help="The IANA time zone of the window, such as Europe/Paris.")] = None,
     by: By = None,
     note: Annotated[str, Parameter(help="Why; kept in the journal.")] = "",
-    config: ConfigFile = CONFIG,
+    config: ConfigFile = CONFIG_FILE,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -110,7 +104,7 @@ def grant(
     per: Annotated[Period | None, Parameter(help="Which budget, where the path has several.")] = None,
     by: By = None,
     note: Annotated[str, Parameter(help="Why; kept in the journal.")] = "",
-    config: ConfigFile = CONFIG,
+    config: ConfigFile = CONFIG_FILE,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -126,11 +120,6 @@ def grant(
     return print_json(budget_json(line)) if as_json else _print([line])
 
 
-def _whole(_: type, value: Any) -> None:
-    if isinstance(value, int):
-        Number(gte=0)(int, value)
-
-
 def _limit(value: Decimal | int | str) -> int | None:
     if isinstance(value, Decimal):
         return nanousd(value)
@@ -141,7 +130,7 @@ def _would(verb: str, path: str, given: Mapping[str, int | None], now: Sequence[
     if as_json:
         lines = [budget_json(line) for line in now]
         return print_json({"dry_run": True, "path": path, verb: limit_json(given), "now": lines})
-    what = ", ".join("no limit" if value is None else shown(name, value) for name, value in given.items())
+    what = ", ".join(_amount(name, value) for name, value in given.items())
     console().print(f"would {verb} {plain(path)}: {what or 'nothing'}; nothing was changed", soft_wrap=True)
     return _print(now) if now else None
 
@@ -153,6 +142,11 @@ def _print(lines: Sequence[BudgetLine]) -> None:
     print_table(columns, [row for line in lines for row in _rows(line, held=held)])
     for text in sorted({_ends(line, line.resets_at) for line in lines if line.resets_at}):
         console().print(text, style="dim")
+
+
+def _amount(dimension: str, value: int | None) -> str:
+    unit = "USD" if dimension == "nanousd" else dimension.replace("_", " ")
+    return f"no limit in {unit}" if value is None else shown(dimension, value)
 
 
 def _ends(line: BudgetLine, at: datetime) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from bursar.budget.errors import BursarError
 from bursar.budget.store import Store
 from bursar.runtime.cli.db import versions
-from bursar.runtime.cli.output import rates_text
+from bursar.runtime.cli.words import rates_text
 from bursar.runtime.config import Config, load_config
 from bursar.runtime.models.catalog import Catalog
 from bursar.runtime.models.scenario import load_scenario
@@ -128,19 +128,13 @@ def _servers(servers: Mapping[int, str], config: Config | None) -> Iterator[Chec
     used = {(section.api_base or "").rstrip("/").replace("localhost", "127.0.0.1") for section in sections}
     found = {port: models for port in servers if (models := _served(port)) is not None}
     for port, models in found.items():
-        base = f"http://127.0.0.1:{port}/v1"
-        text = (
-            f"127.0.0.1:{port} answers, as {servers[port]} would: {', '.join(models[:MODELS_SHOWN_MAX]) or 'no models'}"
-        )
-        line = (
-            f'{{provider: openai_compatible, model: {json.dumps(models[0])}, api_base: "{base}", price: free}}'
-            if models
-            else ""
-        )
-        if base in used or not line:
+        base, listed = f"http://127.0.0.1:{port}/v1", ", ".join(models[:MODELS_SHOWN_MAX]) or "no models"
+        text = f"127.0.0.1:{port} answers, as {servers[port]} would: {listed}"
+        if base in used or not models:
             yield Check(state="ok", subject="server", text=text)
-        else:
-            yield Check(state="note", subject="server", text=text, next_step=f"under models: local: {line}")
+            continue
+        section = f'{{provider: openai_compatible, model: {json.dumps(models[0])}, api_base: "{base}", price: free}}'
+        yield Check(state="note", subject="server", text=text, next_step=f"under models: local: {section}")
     if not found:
         ports = ", ".join(map(str, servers))
         yield Check(state="ok", subject="server", text=f"no local model server on {ports}")
@@ -152,7 +146,7 @@ def _served(port: int) -> Sequence[str] | None:
 
     try:
         answer = httpx.get(f"http://127.0.0.1:{port}/v1/models", timeout=SERVER_TIMEOUT_S, trust_env=False)
-        listed: Any = answer.json()["data"]
+        listed: Any = answer.raise_for_status().json()["data"]
         return [str(model["id"]) for model in listed]
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return None

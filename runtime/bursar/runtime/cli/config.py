@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from bursar.runtime.cli.options import AsJson, ConfigFile
-from bursar.runtime.cli.output import console, plain, print_json
+from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile
+from bursar.runtime.cli.output import console, print_json
+from bursar.runtime.cli.words import plain
 from bursar.runtime.config import Config, config_schema, load_config
 
 __all__ = ["check", "schema"]
 
 
-def check(*, config: ConfigFile = Path("bursar.yaml"), as_json: AsJson = False) -> None:
+def check(*, config: ConfigFile = CONFIG_FILE, as_json: AsJson = False) -> None:
     """Find every mistake in bursar.yaml at once."""
     from bursar.runtime.models.catalog import Catalog
     from bursar.runtime.models.scenario import load_scenario

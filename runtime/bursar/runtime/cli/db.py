@@ -10,8 +10,9 @@ from alembic.script import ScriptDirectory
 from bursar.budget.migrate import SCRIPTS
 from bursar.budget.store import Store
 from bursar.runtime.cli.books import open_books
-from bursar.runtime.cli.options import AsJson, ConfigFile, DryRun
-from bursar.runtime.cli.output import console, plain, print_json
+from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile, DryRun
+from bursar.runtime.cli.output import console, print_json
+from bursar.runtime.cli.words import plain
 from bursar.runtime.config import load_config
 from bursar.runtime.runs.records import MIGRATIONS
 
@@ -20,7 +21,7 @@ __all__ = ["upgrade", "versions"]
 _PARTS = {"ledger": ("bursar_version", SCRIPTS), "runs": ("bursar_runs_version", MIGRATIONS)}
 
 
-def upgrade(*, config: ConfigFile = Path("bursar.yaml"), dry_run: DryRun = False, as_json: AsJson = False) -> None:
+def upgrade(*, config: ConfigFile = CONFIG_FILE, dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Bring the database's tables to this version of Bursar."""
     path = load_config(config).database_path
     before = versions(path)

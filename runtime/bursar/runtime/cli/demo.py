@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,20 +19,9 @@ from bursar.budget.errors import UsageError
 from bursar.budget.money import format_usd
 from bursar.runtime.cli.books import Books, open_books
 from bursar.runtime.cli.options import AsJson
-from bursar.runtime.cli.output import (
-    Column,
-    console,
-    indented,
-    opening,
-    plain,
-    print_json,
-    print_table,
-    shown,
-    shown_left,
-    status_text,
-)
+from bursar.runtime.cli.output import Column, console, indented, opening, print_json, print_table, status_text
 from bursar.runtime.cli.shapes import budget_json, run_json
-from bursar.runtime.cli.telling import parted
+from bursar.runtime.cli.words import parted, plain, shown, shown_left
 from bursar.runtime.runs.run import Run
 
 if TYPE_CHECKING:
@@ -70,7 +60,7 @@ async def demo(
     runs: list[Run] = []
     async with Runtime.open(config) as runtime:
         for number, act in enumerate(ACTS, 1):
-            stood = await play(runtime, act, folder, follow)
+            stood = await play(runtime, act, folder, partial(follow, config=config))
             runs.append(stood[-1])
             if not as_json:
                 _print_act(number, act, stood)
@@ -129,10 +119,11 @@ def _weekend(run: Run) -> Text:
 
     bill = weekend(run)
     return Text.assemble(
-        ("Unlimited it would have cost ", ""),
+        "Unlimited it would have cost ",
         (f"${bill.cost_usd:,.0f}", "bold red"),
-        f" from Friday 18:00 to Monday 8:00: {bill.calls:,} calls, one every {bill.seconds_per_call} s, at the "
-        f"${bill.call_usd:.4f} that its calls cost on average. Each was longer than the last, so that is the least.",
+        f" from Friday 18:00 to Monday 8:00: {bill.calls:,} calls, assuming one every {bill.seconds_per_call} s, ",
+        f"at the ${bill.call_usd:.4f} that its calls cost on average. Each was longer than the last, ",
+        "so that is the least.",
     )
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
 from bursar.runtime.cli.checks import Check, State, checks
 from bursar.runtime.cli.exits import Exit
-from bursar.runtime.cli.options import AsJson, ConfigFile
-from bursar.runtime.cli.output import console, plain, print_json
+from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile
+from bursar.runtime.cli.output import console, print_json
+from bursar.runtime.cli.words import plain
 
 __all__ = ["doctor"]
 
 _STYLES: dict[State, str] = {"ok": "green", "note": "cyan", "warn": "yellow", "fail": "red bold"}
 
 
-def doctor(*, config: ConfigFile = Path("bursar.yaml"), as_json: AsJson = False) -> int:
+def doctor(*, config: ConfigFile = CONFIG_FILE, as_json: AsJson = False) -> int:
     """Look for what would keep a run from working."""
     found = [*checks(config)]
     if as_json:

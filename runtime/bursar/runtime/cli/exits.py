@@ -48,5 +48,6 @@ def exit_of(status: RunStatus) -> Exit:
 class BrokenOff(BursarError):
     """Ctrl-C during a run. What was in flight is settled: the run can be resumed."""
 
-    def __init__(self, run_id: str) -> None:
-        super().__init__(f"broken off; run {run_id} is settled", next_step=f"bursar runs resume {run_id}")
+    def __init__(self, run_id: str, resume: str) -> None:
+        """`resume` is the command that goes on with the run."""
+        super().__init__(f"broken off; run {run_id} is settled", next_step=resume)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,8 @@ from cyclopts import Parameter
 
 from bursar.budget.errors import UsageError
 from bursar.runtime.cli.options import AsJson, DryRun
-from bursar.runtime.cli.output import console, plain, print_json, print_next
+from bursar.runtime.cli.output import console, print_json, print_next
+from bursar.runtime.cli.words import plain
 from bursar.runtime.config import starter_config
 
 __all__ = ["AGENT", "init"]
@@ -60,7 +62,7 @@ def init(
     for file, text in files.items():
         verb = "would write" if dry_run else "wrote"
         console().print(plain(f"{verb} {file} ({text.count(chr(10))} lines)"), soft_wrap=True)
-    return print_next(*([] if folder == Path() else [f"cd {folder}"]), *_NEXT)
+    return print_next([*([] if folder == Path() else [f"cd {shlex.quote(str(folder))}"]), *_NEXT])
 
 
 def _write(folder: Path, files: dict[Path, str]) -> None:

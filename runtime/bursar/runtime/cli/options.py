@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import getpass
-from decimal import Decimal
+from collections.abc import Callable, Sequence
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 
 from bursar.budget.money import nanousd
 
 __all__ = [
+    "CONFIG_FILE",
     "AsJson",
     "By",
     "ConfigFile",
     "Count",
+    "CountOrNone",
     "Debug",
     "DryRun",
     "OnLimit",
@@ -25,10 +28,15 @@ __all__ = [
     "Seconds",
     "Tenant",
     "Usd",
-    "amount_usd",
+    "UsdOrNone",
     "author",
     "flag",
 ]
+
+CONFIG_FILE = Path("bursar.yaml")
+
+DIGITS_MAX = 18
+"""Of a count: any such number is within what the ledger holds."""
 
 OnLimit = Literal["finalize", "escalate", "stop"]
 Period = Literal["hour", "day", "week", "month", "total"]
@@ -39,13 +47,27 @@ def flag(name: str, text: str) -> Parameter:
     return Parameter(name=name, help=text, negative="", show_default=False)
 
 
-def amount_usd(_: type, value: Any) -> None:
-    """A validator: an exact amount of USD; raises ValueError for any other number."""
-    if isinstance(value, Decimal):
-        try:
-            nanousd(value)
-        except ValueError:
-            raise ValueError("Expected an amount of USD such as 0.25, of at most 9 decimals.") from None
+def read_usd(_: type, tokens: Sequence[Token]) -> Decimal:
+    """An exact amount of USD; raises ValueError for anything else."""
+    try:
+        amount = Decimal(tokens[0].value)
+        nanousd(amount)
+    except (InvalidOperation, ValueError):
+        raise ValueError(f"{tokens[0].value!r} is no amount of USD such as 0.25, of at most 9 decimals") from None
+    return amount
+
+
+def read_count(_: type, tokens: Sequence[Token]) -> int:
+    """A whole number, digit by digit: 1.5 is not 2; raises ValueError for anything else."""
+    text = tokens[0].value
+    if not (text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX):
+        raise ValueError(f"{text!r} is no whole number such as 20")
+    return int(text)
+
+
+def or_none(read: Callable[[type, Sequence[Token]], Any]) -> Callable[[type, Sequence[Token]], Any]:
+    """A reader that also takes the word `none`."""
+    return lambda kind, tokens: "none" if tokens[0].value == "none" else read(kind, tokens)
 
 
 ConfigFile = Annotated[Path, Parameter(name="--config", help="The configuration.")]
@@ -56,8 +78,10 @@ Tenant = Annotated[str | None, Parameter(help="Only this tenant's.")]
 RunId = Annotated[str, Parameter(name="RUN", help="A run's id.")]
 By = Annotated[str | None, Parameter(help="Who decides; the user of this machine where nobody is named.")]
 
-Usd = Annotated[Decimal | None, Parameter(validator=amount_usd)]
-Count = Annotated[int | None, Parameter(validator=Number(gte=0))]
+Usd = Annotated[Decimal | None, Parameter(converter=read_usd)]
+UsdOrNone = Annotated[Decimal | Literal["none"] | None, Parameter(converter=or_none(read_usd))]
+Count = Annotated[int | None, Parameter(converter=read_count)]
+CountOrNone = Annotated[int | Literal["none"] | None, Parameter(converter=or_none(read_count))]
 Seconds = Annotated[float | None, Parameter(validator=Number(gt=0, lte=10**9))]
 
 

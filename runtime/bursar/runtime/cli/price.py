@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import islice
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -12,24 +11,14 @@ from cyclopts.validators import Number
 from bursar.budget.pricebook import PriceBook
 from bursar.budget.prices import Price
 from bursar.runtime.cli.exits import Exit
-from bursar.runtime.cli.options import AsJson, ConfigFile
-from bursar.runtime.cli.output import (
-    Column,
-    console,
-    plain,
-    print_error,
-    print_json,
-    print_table,
-    rate_text,
-    rates_text,
-)
+from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile
+from bursar.runtime.cli.output import Column, console, print_error, print_json, print_table
 from bursar.runtime.cli.shapes import price_json
+from bursar.runtime.cli.words import plain, rate_text, rates_text
 from bursar.runtime.config import Config, load_config
 from bursar.runtime.models.catalog import Catalog
 
 __all__ = ["check", "ls"]
-
-CONFIG = Path("bursar.yaml")
 
 _COLUMNS: tuple[Column, ...] = ("model", ("input", "right"), ("cached", "right"), ("output", "right"), "source")
 
@@ -39,7 +28,7 @@ def ls(
     /,
     *,
     limit: Annotated[int, Parameter(help="At most so many.", validator=Number(gte=1, lte=10_000))] = 40,
-    config: ConfigFile = CONFIG,
+    config: ConfigFile = CONFIG_FILE,
     as_json: AsJson = False,
 ) -> None:
     """List the prices of your models, or search the price book."""
@@ -61,7 +50,7 @@ def ls(
     return console().print(f"book: {book.source}, taken {book.taken}", style="dim", soft_wrap=True)
 
 
-def check(*, config: ConfigFile = CONFIG, as_json: AsJson = False) -> int:
+def check(*, config: ConfigFile = CONFIG_FILE, as_json: AsJson = False) -> int:
     """Find models without a price."""
     read = load_config(config)
     catalog, book = Catalog(read), PriceBook.builtin()

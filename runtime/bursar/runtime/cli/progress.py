@@ -14,7 +14,8 @@ from rich.text import Text
 from bursar.budget.budgets import BudgetLine
 from bursar.budget.ledger import Ledger
 from bursar.budget.money import format_usd
-from bursar.runtime.cli.output import console, plain
+from bursar.runtime.cli.output import console
+from bursar.runtime.cli.words import plain
 from bursar.runtime.events import Event
 
 __all__ = ["Progress"]

@@ -5,15 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from bursar.budget.errors import UsageError
-from bursar.runtime.cli.options import AsJson, By, ConfigFile, Count, Debug, DryRun, RunId, Seconds, Usd, author, flag
-from bursar.runtime.cli.output import console, opening, plain, print_json
+from bursar.runtime.cli.options import (
+    CONFIG_FILE,
+    AsJson,
+    By,
+    ConfigFile,
+    Count,
+    Debug,
+    DryRun,
+    RunId,
+    Seconds,
+    Usd,
+    author,
+    flag,
+)
+from bursar.runtime.cli.output import console, opening, print_json
 from bursar.runtime.cli.telling import next_commands
+from bursar.runtime.cli.words import plain
 from bursar.runtime.runs.run import Interrupt, Run
 
 if TYPE_CHECKING:
@@ -38,7 +51,7 @@ class Answer:
     grant_steps: Annotated[Count, Parameter(help="Model calls more.")] = None
     grant_tool_calls: Annotated[Count, Parameter(help="Tool executions more.")] = None
     seconds: Annotated[Seconds, Parameter(help="Working time more.")] = None
-    message: Annotated[str, Parameter(help="Why; the agent reads it after --reject, the journal keeps it.")] = ""
+    message: Annotated[str, Parameter(help="Why: told to the agent after --reject, kept with a grant.")] = ""
     on: Annotated[str | None, Parameter(help="The interrupt's id, where the run waits on several.")] = None
 
     @property
@@ -60,7 +73,7 @@ async def resume(
     *,
     answer: Annotated[Answer, Parameter(name="*")] = Answer(),
     by: By = None,
-    config: ConfigFile = Path("bursar.yaml"),
+    config: ConfigFile = CONFIG_FILE,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -77,8 +90,9 @@ async def resume(
             return _would(before, decisions, answer.amounts, as_json=as_json)
         if answer.amounts and not decisions:
             await runtime.grant(run, by=author(by), note=answer.message, **answer.amounts)
-        ended = await follow(runtime, before.tenant, runtime.stream_resume(run, decisions, by=author(by)))
-    return conclude(ended, as_json=as_json, debug=debug)
+        events = runtime.stream_resume(run, decisions, by=author(by))
+        ended = await follow(runtime, before.tenant, events, config)
+    return conclude(ended, config, as_json=as_json, debug=debug)
 
 
 def decision_of(answer: Answer, run: Run) -> dict[str, Decision]:

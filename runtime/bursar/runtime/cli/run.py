@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from bursar.budget.limits import Limits
-from bursar.runtime.cli.options import AsJson, ConfigFile, Count, Debug, OnLimit, Seconds, Usd
+from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile, Count, Debug, OnLimit, Seconds, Usd
 from bursar.runtime.cli.output import opening
 
 __all__ = ["run"]
@@ -29,7 +29,7 @@ async def run(
     tokens: Annotated[Count, Parameter(help="At most so many tokens, input and output together.")] = None,
     seconds: Annotated[Seconds, Parameter(help="At most so much time.")] = None,
     on_limit: Annotated[OnLimit | None, Parameter(help="What happens at a limit.")] = None,
-    config: ConfigFile = Path("bursar.yaml"),
+    config: ConfigFile = CONFIG_FILE,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
@@ -54,8 +54,8 @@ async def run(
             name=None if is_agent else target.rpartition(":")[2],
             target=lasting(target),
         )
-        ended = await follow(runtime, tenant, events)
-    return conclude(ended, as_json=as_json, debug=debug)
+        ended = await follow(runtime, tenant, events, config)
+    return conclude(ended, config, as_json=as_json, debug=debug)
 
 
 def limits_of(given: Mapping[str, Any], *, of_agent: bool) -> Limits:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -12,26 +11,14 @@ from rich.text import Text
 
 from bursar.budget.money import format_usd
 from bursar.runtime.cli.books import open_books
-from bursar.runtime.cli.options import AsJson, By, ConfigFile, DryRun, RunId, Tenant, author
-from bursar.runtime.cli.output import (
-    Column,
-    console,
-    opening,
-    plain,
-    print_json,
-    print_next,
-    print_table,
-    short,
-    shown_time,
-    status_text,
-)
+from bursar.runtime.cli.options import CONFIG_FILE, AsJson, By, ConfigFile, DryRun, RunId, Tenant, author
+from bursar.runtime.cli.output import Column, console, opening, print_json, print_next, print_table, status_text
 from bursar.runtime.cli.shapes import run_json, time_json
 from bursar.runtime.cli.telling import next_commands, print_run
+from bursar.runtime.cli.words import plain, short, shown_time
 from bursar.runtime.runs.run import Run, RunStatus
 
 __all__ = ["cancel", "ls", "show"]
-
-CONFIG = Path("bursar.yaml")
 
 _COLUMNS: Sequence[Column] = (("run", "whole"), "tenant/agent", "status", ("cost", "right"), ("began", "right"))
 
@@ -41,7 +28,7 @@ def ls(
     tenant: Tenant = None,
     status: Annotated[RunStatus | None, Parameter(help="Only those in this state.")] = None,
     limit: Annotated[int, Parameter(help="At most so many.", validator=Number(gte=1, lte=10_000))] = 20,
-    config: ConfigFile = CONFIG,
+    config: ConfigFile = CONFIG_FILE,
     as_json: AsJson = False,
 ) -> None:
     """List runs, the newest first."""
@@ -51,12 +38,12 @@ def ls(
         print_json([run_json(run) for run in found])
     elif not found:
         console().print("no runs")
-        print_next('bursar run agent.py "..." --tenant TENANT')
+        print_next(['bursar run agent.py "..." --tenant TENANT'], config)
     else:
         print_table(_COLUMNS, [_row(run) for run in found])
 
 
-def show(run: RunId, /, *, config: ConfigFile = CONFIG, as_json: AsJson = False) -> None:
+def show(run: RunId, /, *, config: ConfigFile = CONFIG_FILE, as_json: AsJson = False) -> None:
     """Show how a run stands, and how it came to that."""
     with open_books(config) as books:
         found = books.records.show(books.records.row(run))
@@ -76,7 +63,7 @@ def show(run: RunId, /, *, config: ConfigFile = CONFIG, as_json: AsJson = False)
             for _, at, status, cause, by in events
         ],
     )
-    return print_next(*next_commands(found))
+    return print_next(next_commands(found), config)
 
 
 async def cancel(
@@ -84,7 +71,7 @@ async def cancel(
     /,
     *,
     by: By = None,
-    config: ConfigFile = CONFIG,
+    config: ConfigFile = CONFIG_FILE,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:

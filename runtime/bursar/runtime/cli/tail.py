@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from rich.text import Text
 
 from bursar.runtime.cli.books import Books, open_books
 from bursar.runtime.cli.exits import exit_of
-from bursar.runtime.cli.options import AsJson, ConfigFile, RunId
-from bursar.runtime.cli.output import console, plain, print_next
+from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile, RunId
+from bursar.runtime.cli.output import console, print_next
 from bursar.runtime.cli.shapes import money, time_json
 from bursar.runtime.cli.telling import next_commands, summary
+from bursar.runtime.cli.words import plain
 
 __all__ = ["tail"]
 
@@ -24,7 +24,7 @@ Told = dict[str, str | int | None]
 """One thing that happened: `at`, `kind`, and what belongs to the kind."""
 
 
-def tail(run: RunId, /, *, config: ConfigFile = Path("bursar.yaml"), as_json: AsJson = False) -> int:
+def tail(run: RunId, /, *, config: ConfigFile = CONFIG_FILE, as_json: AsJson = False) -> int:
     """Follow a run, in whichever process it goes on, until it ends."""
     with open_books(config) as books:
         books.records.row(run)
@@ -33,7 +33,7 @@ def tail(run: RunId, /, *, config: ConfigFile = Path("bursar.yaml"), as_json: As
         found = books.records.show(books.records.row(run))
     if not as_json:
         console().print(summary(found), soft_wrap=True)
-        print_next(*next_commands(found))
+        print_next(next_commands(found), config)
     return exit_of(found.status)
 
 

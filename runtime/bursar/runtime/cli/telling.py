@@ -9,10 +9,11 @@ from typing import Any
 from rich.text import Text
 
 from bursar.budget.money import format_usd
-from bursar.runtime.cli.output import console, indented, plain, print_words, status_text
+from bursar.runtime.cli.output import console, indented, print_words, status_text
+from bursar.runtime.cli.words import parted, plain
 from bursar.runtime.runs.run import Interrupt, Run
 
-__all__ = ["next_commands", "parted", "print_run", "summary"]
+__all__ = ["next_commands", "print_run", "summary"]
 
 ARGUMENT_SHOWN_MAX = 500
 
@@ -47,13 +48,6 @@ def next_commands(run: Run) -> list[str]:
         return [f"bursar runs tail {run.id}"]
     mends = parted(run.stop_reason)[1] if run.status == "stopped" else ""
     return [mends, why] if mends else [why]
-
-
-def parted(words: str) -> tuple[str, str]:
-    """What an error or a refusal says, and the command after its arrow, or nothing; a reset is said with the former."""
-    said, _, follows = words.partition(" -> ")
-    command, _, resets = follows.partition("  |  ")
-    return f"{said} It {resets}." if resets else said, command
 
 
 def _answers(run: Run, resume: str) -> Iterator[str]:

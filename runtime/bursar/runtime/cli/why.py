@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from bursar.budget.amounts import Amounts
 from bursar.runtime.cli.books import open_books
-from bursar.runtime.cli.options import AsJson, ConfigFile, RunId
-from bursar.runtime.cli.output import (
-    Column,
-    console,
-    plain,
-    print_json,
-    print_table,
-    print_words,
-    rates_text,
-    short,
-    shown_time,
-    status_text,
-)
+from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile, RunId
+from bursar.runtime.cli.output import Column, console, print_json, print_table, print_words, status_text
 from bursar.runtime.cli.shapes import bill_json, money
+from bursar.runtime.cli.words import plain, rates_text, short, shown_time
 from bursar.runtime.runs.run import Run
 
 if TYPE_CHECKING:
@@ -42,7 +31,7 @@ _COLUMNS: Sequence[Column] = (
 )
 
 
-def why(run: RunId, /, *, config: ConfigFile = Path("bursar.yaml"), as_json: AsJson = False) -> None:
+def why(run: RunId, /, *, config: ConfigFile = CONFIG_FILE, as_json: AsJson = False) -> None:
     """Explain a run's cost, attempt by attempt, and what refused it."""
     with open_books(config) as books:
         bill = books.ledger.reports.bill(run)

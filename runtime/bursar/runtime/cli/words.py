@@ -1,0 +1,95 @@
+"""Texts, amounts and times as people read them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bursar.budget.money import NANO, format_usd
+from bursar.runtime.cli.options import CONFIG_FILE
+
+if TYPE_CHECKING:
+    from bursar.budget.prices import Price
+
+__all__ = [
+    "configured",
+    "parted",
+    "plain",
+    "rate_text",
+    "rates_text",
+    "short",
+    "shown",
+    "shown_left",
+    "shown_time",
+]
+
+_STEERS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and newline, DEL, C1
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks that reorder a line
+    r"\u2028\u2029\ud800-\udfff]"  # separators, and halves of a surrogate pair
+)
+
+_CENT = NANO // 100
+
+
+def plain(text: str) -> str:
+    """The text with every character written out that could steer a terminal or reorder its line."""
+    return _STEERS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def shown(dimension: str, amount: int | None) -> str:
+    """An amount of one of the ledger's dimensions, for people; `-` for no limit."""
+    if amount is None:
+        return "-"
+    if dimension == "nanousd":
+        return format_usd(amount)
+    unit = dimension.replace("_", " ")
+    return f"{amount:,} {unit.removesuffix('s') if amount == 1 else unit}"
+
+
+def shown_left(dimension: str, limit: int | None, posted: int) -> str:
+    """What a limit leaves, never more than there is: cents of whole dollars are rounded down."""
+    if limit is None:
+        return "-"
+    left = max(0, limit - posted)
+    return shown(dimension, left - left % _CENT if dimension == "nanousd" and left >= NANO else left)
+
+
+def rate_text(usd_per_mtok: Decimal) -> str:
+    """A price per million tokens: two decimals, or as many as it has."""
+    return f"{usd_per_mtok:.2f}" if usd_per_mtok == round(usd_per_mtok, 2) else f"{usd_per_mtok.normalize():f}"
+
+
+def rates_text(price: Price) -> str:
+    """What a model costs, in one phrase."""
+    if price.is_free:
+        return "free"
+    rates = price.input_usd_per_mtok, price.output_usd_per_mtok
+    return "${} in, ${} out per million tokens".format(*map(rate_text, rates))
+
+
+def shown_time(at: datetime, *, now: datetime | None = None) -> str:
+    """A time in the zone of this machine: the clock for today, else the day."""
+    local, today = at.astimezone(), (now or datetime.now(UTC)).astimezone().date()
+    return f"{local:%H:%M:%S}" if local.date() == today else f"{local:%d %b %Y}"
+
+
+def short(words: str) -> str:
+    """A refusal without what follows from it, for lists."""
+    return words.partition(". Nothing was sent.")[0]
+
+
+def parted(words: str) -> tuple[str, str]:
+    """What an error or a refusal says, and the command after its arrow, or nothing; a reset is said with the former."""
+    said, _, follows = words.partition(" -> ")
+    command, _, resets = follows.partition("  |  ")
+    return f"{said} It {resets}." if resets else said, command
+
+
+def configured(command: str, config: Path) -> str:
+    """A command as it must be called where another configuration than `bursar.yaml` is used."""
+    return command if config == CONFIG_FILE else f"{command} --config {shlex.quote(str(config))}"
