@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,20 +39,20 @@ def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
 
 
 def on_a_terminal(*arguments: str, until: Callable[[str], bool] = lambda _: False) -> tuple[int, str]:
-    """The exit code and all that the command wrote to a terminal; Ctrl-C is typed once `until` holds."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.environ |= {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
-        os.execv(BURSAR, ["bursar", *arguments])
-    seen, typed = "", False
-    with suppress(OSError):  # the terminal is gone once the child is
+    """The exit code and all that the command wrote to a terminal; it is interrupted once `until` holds."""
+    terminal, end = pty.openpty()
+    env = os.environ | {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
+    process = subprocess.Popen([BURSAR, *arguments], stdin=end, stdout=end, stderr=end, env=env)
+    os.close(end)
+    seen, interrupted = "", False
+    with suppress(OSError):  # the terminal is gone once the process is
         while chunk := os.read(terminal, 65536):
             seen += chunk.decode(errors="replace")
-            if not typed and until(seen):
-                os.write(terminal, b"\x03")
-                typed = True
+            if not interrupted and until(seen):
+                process.send_signal(signal.SIGINT)
+                interrupted = True
     os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), seen
+    return process.wait(60), seen
 
 
 def test_the_installed_command_runs_and_its_exit_code_is_the_runs(project: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from bursar.budget.errors import BursarError
 from bursar.budget.store import Store
 from bursar.runtime.cli.db import versions
-from bursar.runtime.cli.words import rates_text
+from bursar.runtime.cli.words import counted, rates_text
 from bursar.runtime.config import Config, load_config
 from bursar.runtime.models.catalog import Catalog
 from bursar.runtime.models.scenario import load_scenario
@@ -57,7 +57,7 @@ def checks(file: Path, env: Mapping[str, str] = os.environ, servers: Mapping[int
         yield Check(state="fail", subject="config", text=error.message, next_step=error.next_step)
     if config is not None:
         tiers = ", ".join(f"{name} ({len(models)})" for name, models in config.tiers.items())
-        yield Check(state="ok", subject="config", text=f"{file}: {len(config.models)} models; tiers {tiers}")
+        yield Check(state="ok", subject="config", text=f"{file}: {counted(len(config.models), 'model')}; tiers {tiers}")
         yield _database(config)
         yield from _keys(config, env)
         yield from _models(config)

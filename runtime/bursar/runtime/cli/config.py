@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile
 from bursar.runtime.cli.output import console, print_json
-from bursar.runtime.cli.words import plain
+from bursar.runtime.cli.words import counted, plain
 from bursar.runtime.config import Config, config_schema, load_config
 
 __all__ = ["check", "schema"]
@@ -23,7 +23,7 @@ def check(*, config: ConfigFile = CONFIG_FILE, as_json: AsJson = False) -> None:
             load_scenario(model.scenario, base=read.base)
     if as_json:
         return print_json({"ok": True, "file": str(config), **_counts(read)})
-    counts = ", ".join(f"{count} {name if count != 1 else name[:-1]}" for name, count in _counts(read).items())
+    counts = ", ".join(counted(count, name.removesuffix("s")) for name, count in _counts(read).items())
     return console().print(plain(f"{config} is fine: {counts}"), soft_wrap=True)
 
 

@@ -21,7 +21,7 @@ from bursar.runtime.cli.books import Books, open_books
 from bursar.runtime.cli.options import AsJson
 from bursar.runtime.cli.output import Column, console, indented, opening, print_json, print_table, status_text
 from bursar.runtime.cli.shapes import budget_json, run_json
-from bursar.runtime.cli.words import parted, plain, shown, shown_left
+from bursar.runtime.cli.words import counted, parted, plain, shown, shown_left
 from bursar.runtime.runs.run import Run
 
 if TYPE_CHECKING:
@@ -102,8 +102,8 @@ def _print_act(number: int, act: Act, stood: Sequence[Run]) -> None:
 def _told(run: Run) -> Iterator[Text]:
     """How a run stands: its figures, then what it says, waits for or was refused for."""
     spent = run.spent
-    calls = f"{spent.steps} call{'' if spent.steps == 1 else 's'}"
-    figures = f"  {calls}  {spent.tokens:,} tokens  {format_usd(spent.nanousd)}"
+    calls, tokens = counted(spent.steps, "call"), counted(spent.tokens, "token")
+    figures = f"  {calls}  {tokens}  {format_usd(spent.nanousd)}"
     yield Text.assemble(status_text(run.status), figures)
     for one in run.interrupts:
         arguments = ", ".join(f"{name}={value!r}" for name, value in one.payload["args"].items())

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
+from operator import itemgetter
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
@@ -16,7 +19,10 @@ from bursar.runtime.cli.shapes import money, time_json
 from bursar.runtime.cli.telling import next_commands, summary
 from bursar.runtime.cli.words import plain
 
-__all__ = ["tail"]
+if TYPE_CHECKING:
+    from bursar.budget.report import Attempt
+
+__all__ = ["follow", "tail"]
 
 POLL_S = 0.5
 
@@ -42,23 +48,29 @@ def follow(books: Books, run_id: str, *, sleep: Callable[[float], None] = time.s
     seen, closed = 0, set[int]()
     while True:
         status = books.records.row(run_id)["status"]  # read first: what happened before it is then told below
+        happened: list[tuple[datetime, Told]] = []
         for seen, at, state, cause, by in books.records.events(run_id, seen):  # noqa: B007, B020 - goes on from there
-            yield {"at": time_json(at), "kind": "status", "status": state, "text": cause, "by": by or None}
+            happened.append((at, {"kind": "status", "status": state, "text": cause, "by": by or None}))
         for attempt in books.ledger.reports.bill(run_id).attempts:
             if attempt.closed_at is not None and attempt.id not in closed:
                 closed.add(attempt.id)
-                yield {
-                    "at": time_json(attempt.closed_at),
-                    "kind": attempt.kind,
-                    "node": attempt.node,
-                    "model": attempt.model,
-                    "text": attempt.note or attempt.outcome or attempt.state,
-                    "cost_usd": money(attempt.posted.nanousd),
-                    "tokens": attempt.posted.tokens,
-                }
+                happened.append((attempt.closed_at, _attempt(attempt)))
+        for at, told in sorted(happened, key=itemgetter(0)):
+            yield {"at": time_json(at), **told}
         if status != "running":
             return
         sleep(POLL_S)
+
+
+def _attempt(attempt: Attempt) -> Told:
+    return {
+        "kind": attempt.kind,
+        "node": attempt.node,
+        "model": attempt.model,
+        "text": attempt.note or attempt.outcome or attempt.state,
+        "cost_usd": money(attempt.posted.nanousd),
+        "tokens": attempt.posted.tokens,
+    }
 
 
 def _line(told: Told) -> Text:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from bursar.budget.money import format_usd
 from bursar.runtime.cli.output import console, indented, print_words, status_text
-from bursar.runtime.cli.words import parted, plain
+from bursar.runtime.cli.words import counted, parted, plain
 from bursar.runtime.runs.run import Interrupt, Run
 
 __all__ = ["next_commands", "print_run", "summary"]
@@ -32,8 +32,8 @@ def print_run(run: Run) -> None:
 
 def summary(run: Run) -> Text:
     """One line: status, cost, tokens, steps and id."""
-    steps = f"{run.spent.steps} {'step' if run.spent.steps == 1 else 'steps'}"
-    parts = [format_usd(run.spent.nanousd), f"{run.spent.tokens:,} tokens", steps, run.id]
+    spent = run.spent
+    parts = [format_usd(spent.nanousd), counted(spent.tokens, "token"), counted(spent.steps, "step"), run.id]
     return Text.assemble(status_text(run.status), "  ", "  ".join(parts))
 
 

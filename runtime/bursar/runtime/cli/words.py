@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "configured",
+    "counted",
     "parted",
     "plain",
     "rate_text",
@@ -41,14 +42,18 @@ def plain(text: str) -> str:
     return _STEERS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things: `1 step`, `1,200 tokens`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def shown(dimension: str, amount: int | None) -> str:
     """An amount of one of the ledger's dimensions, for people; `-` for no limit."""
     if amount is None:
         return "-"
     if dimension == "nanousd":
         return format_usd(amount)
-    unit = dimension.replace("_", " ")
-    return f"{amount:,} {unit.removesuffix('s') if amount == 1 else unit}"
+    return counted(amount, dimension.replace("_", " ").removesuffix("s"))
 
 
 def shown_left(dimension: str, limit: int | None, posted: int) -> str:
