@@ -94,10 +94,11 @@ class Catalog:
 
     def warm_up(self) -> None:
         """Begin slow imports in the background, where a configured model needs them."""
-        for model in self._config.models.values():
-            if model.provider not in (*_OPENAI_COMPATIBLE, "sim"):
-                LiteLLMProvider(model.provider).warm_up()
-                return
+        providers = {model.provider for model in self._config.models.values()} - {"sim"}
+        if others := sorted(providers.difference(_OPENAI_COMPATIBLE)):
+            LiteLLMProvider(others[0]).warm_up()  # imports openai too
+        elif providers:
+            OpenAIProvider().warm_up()
 
     async def aclose(self) -> None:
         """Close what the providers hold open."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,10 @@ class OpenAIProvider:
         self._key, self._base, self._bound = checked_key(api_key), api_base or OPENAI_API_BASE, output_bound
         self._who = urlsplit(self._base).netloc.rpartition("@")[2]
         self._clients: dict[asyncio.AbstractEventLoop, AsyncOpenAI] = {}
+
+    def warm_up(self) -> None:
+        """Import openai in a thread of its own, so that the first call need not hold its reservation that long."""
+        threading.Thread(target=importlib.import_module, args=("openai",), name="import-openai", daemon=True).start()
 
     async def complete(self, request: ModelRequest) -> ModelReply:
         """Answer the request; raises ProviderError, and UsageError for a request that cannot be sent as it is."""
