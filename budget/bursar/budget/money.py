@@ -49,12 +49,15 @@ def usd(nano: int) -> Decimal:
     return Decimal(f"{nano}e-9")
 
 
-def format_usd(nano: int) -> str:
-    """An amount for people: two decimals from a dollar up, else as many as the amount needs (at most nine)."""
+def format_usd(nano: int, *, down: bool = False) -> str:
+    """An amount for people: two decimals from a dollar up, else as many as the amount needs (at most nine).
+
+    Cents of whole dollars are rounded up, so that no cost is shown too low; `down` is for what is left.
+    """
     sign = "-" if nano < 0 else ""
     whole, rest = divmod(abs(nano), NANO)
     digits = f"{rest:09d}".rstrip("0")
     if whole and len(digits) > 2:
-        cents = -(-abs(nano) // 10_000_000)
+        cents = abs(nano) // 10_000_000 if down else -(-abs(nano) // 10_000_000)
         return f"{sign}${cents // 100:,}.{cents % 100:02d}"
     return f"{sign}${whole:,}.{digits:0<2}"

@@ -86,7 +86,8 @@ class Refusal:
         }.get(self.dimension, ("usd", "1"))
         if self.kind == "run":
             return f"bursar runs resume {run} --grant-{flag} {amount}"
-        return f"bursar budget grant {self.path} --{flag} {amount if flag != 'usd' else '50'}"
+        per = "" if self.per == "total" else f" --per {self.per}"
+        return f"bursar budget grant {self.path}{per} --{flag} {amount if flag != 'usd' else '50'}"
 
     def words(self, *, final: bool = False) -> str:
         """One sentence for people, ending in the next command; a run that gives its `final` answer cannot go on."""
@@ -103,7 +104,7 @@ class Refusal:
             kept_back = min(self.kept_back, self.remaining or 0)
             kept = f", {self._show(kept_back)} of it kept back for a last answer" if kept_back else ""
             return (
-                f"{self.name} has {self._show(self.remaining or 0)} left of {self._show(self.limit or 0)}{per}{kept}; "
+                f"{self.name} has {self._show(self.remaining or 0, down=True)} left of {self._show(self.limit or 0)}{per}{kept}; "
                 f"this call needs at least {self._show(self.needed)}{upper}"
             )
         return {
@@ -114,9 +115,9 @@ class Refusal:
             "unpriced": f"model {self.detail} has no price, and {self.name} has a limit in money",
         }[self.cause]
 
-    def _show(self, amount: int) -> str:
+    def _show(self, amount: int, *, down: bool = False) -> str:
         if self.dimension == "nanousd":
-            return format_usd(amount)
+            return format_usd(amount, down=down)
         return f"{amount:,} {_UNITS[self.dimension] if amount != 1 else _UNITS[self.dimension][:-1]}"
 
     def _resets(self) -> str:

@@ -188,7 +188,7 @@ class Runtime:
         """
         row = await self._ledger.do(self._records.row, run_id, tenant=tenant)
         if row["status"] in ("succeeded", "cancelled"):
-            raise ConflictError(f"run {run_id} has {row['status']} already")
+            raise ConflictError(f"run {run_id} is {row['status']} already")
         await self._ledger.do(self.ledger.gates.cancel, run_path(row), author=by)
         await self._engine.cancel(run_id, by)
         return await self.get(run_id)

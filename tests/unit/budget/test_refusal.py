@@ -39,6 +39,7 @@ def limited(**changes: Any) -> Refusal:
         "posted": 398_800_000_000,
         "needed": 1_250_000_000,
         "worst": 1_750_000_000,
+        "per": "month",
         "window": "2026-11",
         "resets_us": MONTH_END,
         "zone": "Europe/Paris",
@@ -49,7 +50,7 @@ def limited(**changes: Any) -> Refusal:
 def test_a_limit_says_scope_rest_need_next_command_and_when_it_resets() -> None:
     assert limited().words() == (
         "refused: tenant acme has $1.20 left of $400.00 (2026-11); this call needs at least $1.25 and may cost up to "
-        "$1.75. Nothing was sent. -> bursar budget grant acme --usd 50  |  resets 2026-12-01T00:00+01:00"
+        "$1.75. Nothing was sent. -> bursar budget grant acme --per month --usd 50  |  resets 2026-12-01T00:00+01:00"
     )
 
 
@@ -87,7 +88,7 @@ def test_one_of_a_unit_is_said_in_the_singular() -> None:
 @pytest.mark.parametrize(
     ("kind", "path", "name", "command"),
     [
-        ("tenant", "acme", "tenant acme", "bursar budget grant acme --usd 50"),
+        ("tenant", "acme", "tenant acme", "bursar budget grant acme --per month --usd 50"),
         ("agent", "acme/support", "agent support of acme", "bursar budget grant acme/support --usd 50"),
         ("run", "acme/support/run_1", "run run_1", "bursar runs resume run_1 --grant-usd 1"),
         ("run", "acme/support/run_1/helper.2", "run run_1/helper.2", "bursar runs resume run_1 --grant-usd 1"),

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bursar.budget.money import NANO, format_usd
+from bursar.budget.money import format_usd
 from bursar.runtime.cli.options import CONFIG_FILE
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ _STEERS = re.compile(
     r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks that reorder a line
     r"\u2028\u2029\ud800-\udfff]"  # separators, and halves of a surrogate pair
 )
-
-_CENT = NANO // 100
 
 
 def plain(text: str) -> str:
@@ -61,7 +59,7 @@ def shown_left(dimension: str, limit: int | None, posted: int) -> str:
     if limit is None:
         return "-"
     left = max(0, limit - posted)
-    return shown(dimension, left - left % _CENT if dimension == "nanousd" and left >= NANO else left)
+    return format_usd(left, down=True) if dimension == "nanousd" else shown(dimension, left)
 
 
 def rate_text(usd_per_mtok: Decimal) -> str:
