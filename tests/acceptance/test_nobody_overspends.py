@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bursar.budget import Limits
+from bursar.budget import Ledger, Limits
+from bursar.budget.amounts import Amounts
 from bursar.runtime import Runtime
 from bursar.runtime.runs.run import Run
 from tests.acceptance.support import QUESTION, answers, charged, fan_out, model_of, one_call, opened, write_config
@@ -45,8 +46,8 @@ class Limit:
 
     @property
     def of_a_run(self) -> Limits:
-        given = {"cost_usd": None, "tokens": None, "steps": None}
-        return Limits(**{**given, "cost_usd" if self.name == "usd" else self.name: self.budget[self.name]})
+        usd, tokens, steps = (self.budget.get(name) for name in ("usd", "tokens", "steps"))
+        return Limits(cost_usd=usd, tokens=tokens, steps=steps)
 
 
 def _tokens(bill: Bill, model: str | None) -> int:
@@ -71,7 +72,7 @@ async def test_a_tenants_limit_is_used_by_200_parallel_runs_and_never_exceeded(
     config = write_config(tmp_path, true_provider, tenants={"acme": {"budgets": [limit.budget]}})
     async with opened(config) as runtime:
         runs = await _in_parallel(runtime)
-        _assert_used_and_never_exceeded(limit, true_provider.bill, runtime, path="acme")
+        _assert_used_and_never_exceeded(limit, true_provider.bill, runtime.ledger, path="acme")
     _assert_all_ended(runs)
 
 
@@ -84,7 +85,7 @@ async def test_an_agents_limit_is_used_by_200_parallel_runs_and_never_exceeded(
     config = write_config(tmp_path, true_provider, tenants={"acme": {"agents": agents}})
     async with opened(config) as runtime:
         runs = await _in_parallel(runtime)
-        _assert_used_and_never_exceeded(limit, true_provider.bill, runtime, path="acme/asker")
+        _assert_used_and_never_exceeded(limit, true_provider.bill, runtime.ledger, path="acme/asker")
     _assert_all_ended(runs)
 
 
@@ -96,7 +97,7 @@ async def test_a_runs_limit_is_used_by_a_fan_out_of_200_calls_and_never_exceeded
     async with opened(write_config(tmp_path, true_provider)) as runtime:
         given = {"question": QUESTION}
         run = await runtime.run(fan_out(CALLS), given, tenant="acme", name="asker", limits=limit.of_a_run)
-        _assert_used_and_never_exceeded(limit, true_provider.bill, runtime, path=f"acme/asker/{run.id}")
+        _assert_used_and_never_exceeded(limit, true_provider.bill, runtime.ledger, path=f"acme/asker/{run.id}")
     assert run.status == "stopped"
 
 
@@ -121,9 +122,9 @@ def test_limits_of_every_kind_are_used_by_four_processes_and_never_exceeded(
         (tmp_path / "go").touch()
         ended = [json.loads(child.wait_for("{", timeout_s=60)) for child in children]
         assert [child.wait() for child in children] == [0] * PROCESSES
-    for limit in LIMITS:
-        used = limit.billed(true_provider.bill, limit.name)
-        assert 0.9 * limit.at_most <= used <= limit.at_most
+    with closing(Ledger.open(f"sqlite:///{tmp_path}/bursar.db")) as ledger:
+        for limit in LIMITS:
+            _assert_used_and_never_exceeded(limit, true_provider.bill, ledger, path=limit.name, model=limit.name)
     assert sum(sum(statuses.values()) for statuses in ended) == CALLS * len(LIMITS)
     assert sum(statuses.get("succeeded", 0) for statuses in ended) == true_provider.bill.calls
     assert set().union(*ended) == {"succeeded", "stopped"}
@@ -135,16 +136,15 @@ async def _in_parallel(runtime: Runtime) -> Sequence[Run]:
     return await asyncio.gather(*made)
 
 
-def _assert_used_and_never_exceeded(limit: Limit, bill: Bill, runtime: Runtime, *, path: str) -> None:
-    used = limit.billed(bill, None)
+def _assert_used_and_never_exceeded(
+    limit: Limit, bill: Bill, ledger: Ledger, *, path: str, model: str | None = None
+) -> None:
+    """The bill is within the limit and near it, and the ledger has exactly what is on the bill."""
+    used = limit.billed(bill, model)
     assert 0.9 * limit.at_most <= used <= limit.at_most
     assert bill.requests == bill.calls
-    [line] = runtime.ledger.budgets.ls(path, runs=path.count("/") == 2)[:1]
-    assert (line.posted.nanousd, line.posted.tokens, line.posted.steps) == (
-        charged(bill),
-        _tokens(bill, None),
-        bill.calls,
-    )
+    line = ledger.budgets.ls(path, runs=True)[0]
+    assert line.posted == Amounts(charged(bill, model), _tokens(bill, model), _steps(bill, model))
     assert not line.held
 
 

@@ -50,10 +50,18 @@ both_kinds_of_node = pytest.mark.parametrize(
 class Caller:
     """A run that makes one call, and what it has told so far."""
 
-    def __init__(self, runtime: Runtime, graph: Callable[[], Any] = one_call, **options: Any) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        graph: Callable[[], Any] = one_call,
+        *,
+        question: str = QUESTION,
+        limits: Limits | None = None,
+    ) -> None:
         self.events: list[Event] = []
         self._told = asyncio.Event()
-        self.run = asyncio.create_task(self._made(runtime, graph(), options))
+        events = runtime.stream(graph(), {"question": question}, tenant="acme", name="asker", limits=limits)
+        self.run = asyncio.create_task(self._heard(events))
 
     @property
     def run_id(self) -> str:
@@ -66,9 +74,8 @@ class Caller:
                 self._told.clear()
                 await self._told.wait()
 
-    async def _made(self, runtime: Runtime, graph: Any, options: dict[str, Any]) -> Run:
-        asked = {"question": QUESTION} | options.pop("given", {})
-        async for event in runtime.stream(graph, asked, tenant="acme", name="asker", **options):
+    async def _heard(self, events: AsyncIterator[Event]) -> Run:
+        async for event in events:
             self.events.append(event)
             self._told.set()
         assert event.run is not None
@@ -119,7 +126,7 @@ async def test_calls_are_made_in_the_order_in_which_they_came(config: Path, true
         callers = []
         for place in range(8):
             graph = (one_call, one_sync_call)[place % 2]
-            callers.append(Caller(runtime, graph, given={"question": f"{place}"}))
+            callers.append(Caller(runtime, graph, question=f"{place}"))
             await callers[-1].until("waiting")
         await asyncio.gather(*(caller.run for caller in callers))
     assert order == [f"0. {place}" for place in range(8)]
