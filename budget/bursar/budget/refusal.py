@@ -103,8 +103,9 @@ class Refusal:
             upper = f" and may cost up to {self._show(self.worst)}" if self.worst > self.needed else ""
             kept_back = min(self.kept_back, self.remaining or 0)
             kept = f", {self._show(kept_back)} of it kept back for a last answer" if kept_back else ""
+            left = self._show(self.remaining or 0, down=True)
             return (
-                f"{self.name} has {self._show(self.remaining or 0, down=True)} left of {self._show(self.limit or 0)}{per}{kept}; "
+                f"{self.name} has {left} left of {self._show(self.limit or 0)}{per}{kept}; "
                 f"this call needs at least {self._show(self.needed)}{upper}"
             )
         return {

@@ -18,6 +18,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from bursar.budget.admission import ModelQuote, Wait
 from bursar.budget.amounts import Amounts
+from bursar.budget.errors import BursarError
 from bursar.budget.refusal import Refusal
 from bursar.budget.reservations import Call, Outcome, Replay, Reservation
 from bursar.budget.usage import Usage
@@ -26,7 +27,6 @@ from bursar.runtime.context import RunContext
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Model
 from bursar.runtime.models.provider import CallTimeout, Message, ModelReply, ModelRequest, ProviderError
-from bursar.runtime.models.tokens import TokenCounter, compact_json
 from bursar.runtime.waiting import WaitingRoom
 
 __all__ = ["Ask", "Attempts", "Delta", "PaidReply"]
@@ -92,7 +92,6 @@ class Attempts:
         self,
         ledger: LedgerThread,
         room: WaitingRoom,
-        counter: TokenCounter,
         *,
         clock: Callable[[], datetime],
         rng: random.Random,
@@ -100,7 +99,6 @@ class Attempts:
     ) -> None:
         self._ledger = ledger
         self._room = room
-        self._counter = counter
         self._clock = clock
         self._rng = rng
         self._sleep = sleep
@@ -191,6 +189,9 @@ class Attempts:
             else:
                 await self._ledger.do(ledger.settle, made, usage=None, outcome="unknown", note=str(error))
             raise
+        except BursarError as error:
+            await self._ledger.do(ledger.release, made, note=f"never sent: {error}")
+            raise
         except BaseException as error:
             # Cancelled, for one: the caller cannot wait for the ledger any more.
             note = f"broken off: {type(error).__name__}"
@@ -224,17 +225,25 @@ class Attempts:
     async def _settle(
         self, run: RunContext, call: Call, made: Reservation, reply: ModelReply, counted: int
     ) -> PaidReply:
-        usage, outcome = reply.usage, "exact"
-        if usage is None:
-            usage, outcome = self._estimate(made, reply), "estimated"
-        kept = {"message": reply.message, "finish_reason": reply.finish_reason, "usage": asdict(usage)}
+        # Where the provider does not say what it used, what can be seen of the answer is no bound on what it bills:
+        # models think out of sight.
+        usage = reply.usage
+        outcome: Outcome = "unknown" if usage is None else "exact"
+        kept = {
+            "message": reply.message,
+            "finish_reason": reply.finish_reason,
+            "usage": asdict(usage) if usage is not None else None,
+            "model": call.model,
+            "capped": made.capped,
+        }
         posted = await self._ledger.at_once(
             self._ledger.ledger.settle,
             made,
             usage=usage,
-            outcome=_outcome(outcome),
-            reply=json.dumps({**kept, "model": call.model, "capped": made.capped}),
-            counted_input_tokens=counted if outcome == "exact" else None,
+            outcome=outcome,
+            reply=json.dumps(kept),
+            note="the provider gave no usage" if usage is None else None,
+            counted_input_tokens=counted,
         )
         run.tell("reply", node=call.node, tier=call.tier or "", model=call.model or "", posted=posted)
         return PaidReply(
@@ -244,13 +253,6 @@ class Attempts:
             posted=posted,
             model=call.model or "",
             capped=made.capped,
-        )
-
-    def _estimate(self, made: Reservation, reply: ModelReply) -> Usage:
-        """Our own count where the provider gave none: the input as it was bounded, the output as it came."""
-        written = (reply.message.get("content") or "") + compact_json(reply.message.get("tool_calls") or [])
-        return Usage(
-            input_tokens=made.held.tokens - made.max_output_tokens, output_tokens=self._counter.count_text(written)
         )
 
 
@@ -300,13 +302,9 @@ def _replayed(found: Replay) -> PaidReply:
     return PaidReply(
         message=kept["message"],
         finish_reason=kept["finish_reason"],
-        usage=Usage(**kept["usage"]),
+        usage=Usage(**kept["usage"]) if kept["usage"] is not None else None,
         posted=Amounts(),
         model=kept["model"],
         capped=kept["capped"],
         replayed=True,
     )
-
-
-def _outcome(name: str) -> Outcome:
-    return "exact" if name == "exact" else "estimated"

@@ -42,7 +42,7 @@ class PaidCalls:
         self._ledger = ledger
         self._catalog = catalog
         self._counter = TokenCounter()
-        self._attempts = Attempts(ledger, WaitingRoom(rng), self._counter, clock=clock, rng=rng, sleep=sleep)
+        self._attempts = Attempts(ledger, WaitingRoom(rng), clock=clock, rng=rng, sleep=sleep)
 
     async def make(self, run: RunContext, ask: Ask, call_id: str, on_delta: Delta | None = None) -> PaidReply:
         """The answer to `ask`, paid for by the run, or replayed where `call_id` was settled before.

@@ -89,7 +89,7 @@ def test_one_of_a_unit_is_said_in_the_singular() -> None:
     ("kind", "path", "name", "command"),
     [
         ("tenant", "acme", "tenant acme", "bursar budget grant acme --per month --usd 50"),
-        ("agent", "acme/support", "agent support of acme", "bursar budget grant acme/support --usd 50"),
+        ("agent", "acme/support", "agent support of acme", "bursar budget grant acme/support --per month --usd 50"),
         ("run", "acme/support/run_1", "run run_1", "bursar runs resume run_1 --grant-usd 1"),
         ("run", "acme/support/run_1/helper.2", "run run_1/helper.2", "bursar runs resume run_1 --grant-usd 1"),
     ],
