@@ -182,6 +182,30 @@ async def test_of_many_who_decide_at_once_one_wins(places: str, config: Path, tr
     assert true_provider.bill.calls == 2
 
 
+async def test_a_decision_on_what_has_changed_meanwhile_is_refused(
+    config: Path, true_provider: TrueProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody decides; while that is on its way, somebody else decides and the run goes on, to its next question."""
+    desk = Desk(calls=2)
+    async with Runtime.open(config) as one, Runtime.open(config) as two:
+        run = await asked(one, true_provider, desk)
+        first, second = run.interrupts
+        take, done = two._engine.resume, asyncio.Event()
+
+        async def late(*args: Any) -> Run:
+            await done.wait()
+            return await take(*args)
+
+        monkeypatch.setattr(two._engine, "resume", late)
+        stale = asyncio.ensure_future(two.resume(run.id, {first.id: {"type": "approve"}}, source=desk.agent))
+        await one.resume(run.id, {first.id: {"type": "reject"}})
+        done.set()
+        with pytest.raises(ConflictError, match="changed meanwhile"):
+            await stale
+        run = await one.resume(run.id, {second.id: {"type": "approve"}})
+    assert (run.status, desk.paid) == ("succeeded", [("1", 11)])
+
+
 @pytest.mark.parametrize("places", ["one runtime", "two runtimes"])
 async def test_of_many_who_grant_at_once_one_wins(places: str, config: Path, true_provider: TrueProvider) -> None:
     """More is granted once."""
