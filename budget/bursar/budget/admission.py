@@ -7,8 +7,8 @@ useful does, is admitted with a lower bound on its output; only posted amounts e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from bursar.budget.amounts import DIMENSIONS, Amounts
@@ -36,8 +36,8 @@ class ModelQuote:
     min_output_tokens: int = 16
     """The smallest bound that is still of use; below it the call is refused."""
 
-    keep_back: Amounts = Amounts()
-    """What must remain in each scope of the run after this call, for a last answer."""
+    keep_back: Mapping[str, Amounts] = field(default_factory=dict)
+    """What must remain in an account after this call, by its path: for the last answers of the runs in progress."""
 
     def __post_init__(self) -> None:
         if min(self.input_tokens, self.max_output_tokens, self.min_output_tokens) < 0:
@@ -49,7 +49,7 @@ class ToolQuote:
     """The upper bound of one tool call; raises ValueError for a count below 0."""
 
     tool_calls: int = 1
-    keep_back: Amounts = Amounts()
+    keep_back: Mapping[str, Amounts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.tool_calls < 0:
@@ -134,15 +134,15 @@ def _admit_model(balances: Sequence[Balance], quote: ModelQuote) -> Admitted | W
     return Admitted(Amounts(nanousd, quote.input_tokens + bound, 1), bound, bound < quote.max_output_tokens)
 
 
-def _room(balance: Balance, dimension: int, keep_back: Amounts) -> int | None:
+def _room(balance: Balance, dimension: int, keep_back: Mapping[str, Amounts]) -> int | None:
     """What posted amounts leave in one dimension, beside what is kept back; None without a limit."""
     limit = balance.limit[dimension]
     return None if limit is None else limit - balance.posted[dimension] - _kept_back(balance, dimension, keep_back)
 
 
-def _kept_back(balance: Balance, dimension: int, keep_back: Amounts) -> int:
-    """What is kept back is the run's own affair: it is kept in the run's scopes only."""
-    return getattr(keep_back, DIMENSIONS[dimension]) if balance.kind == "run" else 0
+def _kept_back(balance: Balance, dimension: int, keep_back: Mapping[str, Amounts]) -> int:
+    kept = keep_back.get(balance.path)
+    return getattr(kept, DIMENSIONS[dimension]) if kept is not None else 0
 
 
 def _output_within(quote: ModelQuote, dimension: int, room: int) -> int:

@@ -144,6 +144,9 @@ class Ledger:
         With `run_id`, those that earlier holders of this run left open. Returns how many were given up.
         """
         now = self._now()
+        with self.store.read() as connection:  # nearly always there is nothing to do, and nobody has to wait for that
+            if not silent(connection, now, run_id):
+                return 0
         with self.store.write() as connection:
             rows = silent(connection, now, run_id)
             for row in rows:

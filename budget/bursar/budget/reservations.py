@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, and_, bindparam, exists, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, exists, insert, literal_column, or_, select, update
 
 from bursar.budget.admission import Admitted, ModelQuote, ToolQuote
 from bursar.budget.amounts import DIMENSIONS, Amounts
@@ -76,7 +76,8 @@ class Replay:
 
 
 _OPEN = ("reserved", "dispatched")
-_IS_OPEN = or_(*(reservation.c.state == state for state in _OPEN))
+# Written out, not bound: SQLite uses the index of open rows only where the statement itself says that they are open.
+_IS_OPEN = reservation.c.state.in_([literal_column(f"'{state}'") for state in _OPEN])
 _ITS_RUN = and_(pot.c.run_id == reservation.c.run_id, pot.c.epoch.is_not(None))
 _INSERTED = (
     *("call", "attempt", "kind", "state", "tenant", "agent", "run_id", "epoch", "node", "tier", "model", "reason"),

@@ -90,6 +90,7 @@ account = Table(
         "posted_nanousd >= 0 AND posted_tokens >= 0 AND posted_steps >= 0 AND posted_tool_calls >= 0",
         name="account_posted",
     ),
+    Index("account_window", "pot_id", "ends_us"),  # so that the windows of the past are not read again
 )
 
 # One attempt at one call. UNIQUE(run_id, call, attempt) is what makes a call idempotent over crashes and resumes;

@@ -21,7 +21,10 @@ KINDS: tuple[Literal["tenant", "agent", "run"], ...] = ("tenant", "agent", "run"
 # Small numbers, so that every bound on the output can be tried, and limits are met as often as missed.
 counts = st.integers(0, 40)
 rates = st.integers(0, 5).map(lambda n: Decimal(n) / 1000)
-kept_back = st.builds(Amounts, counts, st.integers(0, 10), st.integers(0, 2), st.integers(0, 2))
+kept_back = st.dictionaries(
+    st.sampled_from([f"scope_{place}" for place in range(4)]),
+    st.builds(Amounts, counts, st.integers(0, 10), st.integers(0, 2), st.integers(0, 2)),
+)
 
 
 @st.composite
@@ -79,7 +82,7 @@ def fits(balances: list[Balance], quote: ModelQuote, output_tokens: int, *, besi
             limit = balance.limit[place]
             if limit is None or place == 3 or (place == 0 and quote.price is not None and quote.price.is_free):
                 continue
-            kept = getattr(quote.keep_back, DIMENSIONS[place]) if balance.kind == "run" else 0
+            kept = getattr(quote.keep_back.get(balance.path, Amounts()), DIMENSIONS[place])
             used = balance.posted[place] + (balance.held[place] if beside_held else 0)
             if used + amount + kept > limit:
                 return False
@@ -189,7 +192,8 @@ def test_a_free_model_passes_an_exhausted_money_limit() -> None:
 
 
 def test_what_is_kept_back_binds_the_run_and_not_its_tenant() -> None:
-    quote = ModelQuote(model="small-1", price=PRICE, input_tokens=10, max_output_tokens=10, keep_back=Amounts(steps=1))
+    kept = {"acme/support/run_1": Amounts(steps=1)}
+    quote = ModelQuote(model="small-1", price=PRICE, input_tokens=10, max_output_tokens=10, keep_back=kept)
     tenant = Balance(kind="tenant", path="acme", limit=(None, None, 1, None), posted=NOTHING, held=NOTHING)
     run = replace(tenant, kind="run", path="acme/support/run_1")
     assert isinstance(admit([tenant], quote), Admitted)
@@ -215,7 +219,7 @@ def test_a_tool_call_is_admitted_refused_or_waits_by_the_same_rules(balances: li
         return any(
             balance.posted[3]
             + (balance.held[3] if beside_held else 0)
-            + (quote.keep_back.tool_calls if balance.kind == "run" else 0)
+            + quote.keep_back.get(balance.path, Amounts()).tool_calls
             + quote.tool_calls
             > limit
             for balance in balances

@@ -87,6 +87,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("pot_id", "window", name="account_pot_window"),
     )
+    op.create_index("account_window", "account", ["pot_id", "ends_us"], unique=False)
     op.create_table(
         "reservation",
         sa.Column("id", sa.Integer(), nullable=False),
