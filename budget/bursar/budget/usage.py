@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-__all__ = ["Usage"]
+__all__ = ["TOKENS_MAX", "Usage"]
+
+TOKENS_MAX = 10**12
+"""The largest count that is believed: far above any context window, and the cost of many such calls can be booked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Tokens of one model call.
 
-    Raises ValueError for a count that is negative or no int, or a part larger than its whole.
+    Raises ValueError for a count that is negative, no int or above TOKENS_MAX, or a part larger than its whole.
     """
 
     input_tokens: int
@@ -32,8 +35,10 @@ class Usage:
     def __post_init__(self) -> None:
         for field in fields(self):
             count = getattr(self, field.name)
-            if type(count) is not int or count < 0:
-                raise ValueError(f"usage.{field.name} must be a whole number of tokens, 0 or more: {count!r}")
+            if type(count) is not int or not 0 <= count <= TOKENS_MAX:
+                raise ValueError(
+                    f"usage.{field.name} must be a whole number of tokens from 0 to {TOKENS_MAX}: {count!r}"
+                )
         if self.cache_read_tokens + self.cache_write_tokens > self.input_tokens:
             raise ValueError(
                 f"usage: cached tokens ({self.cache_read_tokens} read, {self.cache_write_tokens} written) "

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bursar.budget.usage import Usage
+from bursar.budget.usage import TOKENS_MAX, Usage
 
 
 def test_total_counts_cached_and_reasoning_tokens_once() -> None:
@@ -31,3 +31,9 @@ def test_cached_tokens_are_part_of_the_input_and_cannot_exceed_it() -> None:
 def test_reasoning_tokens_are_part_of_the_output_and_cannot_exceed_it() -> None:
     with pytest.raises(ValueError, match=r"reasoning_tokens \(11\).*output_tokens \(10\)"):
         Usage(input_tokens=0, output_tokens=10, reasoning_tokens=11)
+
+
+def test_a_count_that_no_ledger_could_hold_is_no_count() -> None:
+    with pytest.raises(ValueError, match=r"usage\.output_tokens must be a whole number of tokens"):
+        Usage(input_tokens=1, output_tokens=10**19)
+    assert Usage(input_tokens=TOKENS_MAX, output_tokens=0).total_tokens == TOKENS_MAX
