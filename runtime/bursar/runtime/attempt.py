@@ -18,7 +18,6 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from bursar.budget.admission import ModelQuote, Wait
 from bursar.budget.amounts import Amounts
-from bursar.budget.errors import BursarError
 from bursar.budget.refusal import Refusal
 from bursar.budget.reservations import Call, Outcome, Replay, Reservation
 from bursar.budget.usage import Usage
@@ -189,11 +188,9 @@ class Attempts:
             else:
                 await self._ledger.do(ledger.settle, made, usage=None, outcome="unknown", note=str(error))
             raise
-        except BursarError as error:
-            await self._ledger.do(ledger.release, made, note=f"never sent: {error}")
-            raise
         except BaseException as error:
-            # Cancelled, for one: the caller cannot wait for the ledger any more.
+            # Cancelled, for one: the caller cannot wait for the ledger any more. Only a ProviderError can tell that
+            # nothing was billed.
             note = f"broken off: {type(error).__name__}"
             self._ledger.soon(ledger.settle, made, usage=None, outcome="unknown", note=note)
             raise

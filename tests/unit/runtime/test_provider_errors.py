@@ -12,13 +12,13 @@ from aiohttp.client_reqrep import ConnectionKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bursar.budget.errors import ConfigError, UsageError
+from bursar.budget.errors import ConfigError
 from bursar.budget.usage import Usage
 from bursar.runtime.models import provider as tree
 from bursar.runtime.models.failures import EXCERPT_CHARACTERS, excerpt, provider_error
 from bursar.runtime.models.litellm_sdk import LiteLLMProvider
 from bursar.runtime.models.openai_sdk import OpenAIProvider
-from bursar.runtime.models.provider import BadReply, BrokenStream, ModelRequest, ProviderError
+from bursar.runtime.models.provider import BadReply, BrokenStream, ModelRequest, NotSent, ProviderError
 from bursar.runtime.models.wire import StreamedAnswer, body_of, encoded, parsed, reply_of, usage_of
 
 KEY = "sk-very-secret"
@@ -334,16 +334,16 @@ class TestRequest:
 
     @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n", "stream", "model", "messages"])
     def test_extra_parameters_cannot_escape_the_reservation(self, name: str) -> None:
-        with pytest.raises(UsageError, match=name):
+        with pytest.raises(NotSent, match=name):
             body_of(request(extra={name: 1}), "max_tokens")
 
     @pytest.mark.parametrize("name", ["fallbacks", "num_retries", "api_key", "mock_response", "timeout"])
     async def test_litellms_own_arguments_are_no_extra_parameters(self, name: str) -> None:
-        with pytest.raises(UsageError, match=name):
+        with pytest.raises(NotSent, match=name):
             await LiteLLMProvider("anthropic", KEY).complete(request(extra={name: 1}))
 
     def test_a_request_that_json_cannot_say_is_refused_before_it_is_sent(self) -> None:
-        with pytest.raises(UsageError, match="JSON"):
+        with pytest.raises(NotSent, match="JSON"):
             encoded({"messages": [{"role": "user", "content": b"bytes"}]})
 
     @pytest.mark.parametrize("make", [OpenAIProvider, lambda key: LiteLLMProvider("anthropic", key)])

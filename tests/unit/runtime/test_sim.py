@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from bursar.budget.errors import UsageError
 from bursar.budget.usage import Usage
 from bursar.runtime.models.provider import (
     BrokenStream,
@@ -17,6 +16,7 @@ from bursar.runtime.models.provider import (
     ModelRequest,
     ProviderError,
     RateLimited,
+    RequestRefused,
     Unavailable,
 )
 from bursar.runtime.models.scenario import Fault, Latency
@@ -58,7 +58,7 @@ class TestAnswers:
         assert (await provider.complete(request("hi"))).message["content"] == "HI"
 
     async def test_a_function_that_answers_nonsense_is_told_so(self) -> None:
-        with pytest.raises(UsageError, match="not 42"):
+        with pytest.raises(RequestRefused, match="not 42"):
             await SimProvider.of(lambda _: 42).complete(request())  # type: ignore[arg-type, return-value]  # on purpose
 
     async def test_tool_calls_have_the_shape_of_openais(self) -> None:

@@ -13,13 +13,13 @@ from contextlib import aclosing
 from typing import Any, ClassVar, NoReturn
 from weakref import WeakSet
 
-from bursar.budget.errors import UsageError
 from bursar.runtime.models.failures import provider_error
 from bursar.runtime.models.provider import (
     AuthFailed,
     BadReply,
     ModelReply,
     ModelRequest,
+    NotSent,
     ProviderError,
     RequestRefused,
 )
@@ -54,7 +54,7 @@ class LiteLLMProvider:
         threading.Thread(target=_litellm, name="import-litellm", daemon=True).start()
 
     async def complete(self, request: ModelRequest) -> ModelReply:
-        """Answer the request; raises ProviderError, and UsageError for a request that cannot be sent as it is."""
+        """Answer the request; raises ProviderError, such as NotSent for a request that cannot be sent as it is."""
         before, arguments = sys.exception(), self._arguments(request)
         try:
             litellm = await _imported()
@@ -102,7 +102,7 @@ class LiteLLMProvider:
 
     def _arguments(self, request: ModelRequest) -> dict[str, Any]:
         if taken := sorted(_RESERVED & request.extra.keys()):
-            raise UsageError(f"extra: {', '.join(taken)} is litellm's, not a parameter of the model")
+            raise NotSent(f"extra: {', '.join(taken)} is litellm's, not a parameter of the model")
         return {
             **body_of(request, "max_tokens"),
             "model": f"{self._provider}/{request.model}",

@@ -61,7 +61,7 @@ class OpenAIProvider:
         threading.Thread(target=importlib.import_module, args=("openai",), name="import-openai", daemon=True).start()
 
     async def complete(self, request: ModelRequest) -> ModelReply:
-        """Answer the request; raises ProviderError, and UsageError for a request that cannot be sent as it is."""
+        """Answer the request; raises ProviderError, such as NotSent for a request that cannot be sent as it is."""
         import httpx
 
         before, content = sys.exception(), encoded(body_of(request, self._bound))

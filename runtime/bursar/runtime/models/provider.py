@@ -3,6 +3,7 @@
 ProviderError            the call gave no usable answer
 ├── RateLimited          429, surely not billed; waits as `retry_after_s` says
 ├── Unavailable          connection refused, 408, or a 5xx before the first byte of an answer; surely not billed
+├── NotSent              refused here, by the adapter, before anything was sent; not billed, never repeated
 ├── RequestRefused       the provider refused the request itself (400, 404, 413, 422); not billed, never repeated
 │   └── AuthFailed       401 or 403: the key is missing, wrong or not allowed
 ├── CallTimeout          no answer in time, for us or for a gateway (504, 524); it may have been billed
@@ -26,6 +27,7 @@ __all__ = [
     "CallTimeout",
     "ModelReply",
     "ModelRequest",
+    "NotSent",
     "Provider",
     "ProviderError",
     "RateLimited",
@@ -104,6 +106,13 @@ class Unavailable(ProviderError):
     """The provider could not be reached, or failed before the first byte of an answer."""
 
     billed = "no"
+
+
+class NotSent(ProviderError):
+    """The request cannot be sent as it is."""
+
+    billed = "no"
+    retryable = False
 
 
 class RequestRefused(ProviderError):

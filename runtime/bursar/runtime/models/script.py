@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bursar.budget.errors import ConfigError, UsageError
+from bursar.budget.errors import ConfigError
 from bursar.runtime.models.provider import Message, ModelRequest, RequestRefused
 from bursar.runtime.models.scenario import Answer, Rule, Scenario, When
 
@@ -122,7 +122,7 @@ def _by_function(function: Callable[[ModelRequest], AnswerLike], request: ModelR
     try:
         return Answer.model_validate(answer)
     except ValidationError:
-        raise UsageError(f"expected an answer of the simulated model, not {answer!r}") from None
+        raise RequestRefused(f"expected an answer of the simulated model, not {answer!r}") from None
 
 
 def _function(source: str | Callable[[ModelRequest], AnswerLike]) -> Callable[[ModelRequest], AnswerLike]:

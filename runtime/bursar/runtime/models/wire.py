@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from bursar.budget.errors import ConfigError, UsageError
+from bursar.budget.errors import ConfigError
 from bursar.budget.usage import Usage
 from bursar.runtime.models.failures import excerpt
-from bursar.runtime.models.provider import BadReply, BrokenStream, ModelReply, ModelRequest
+from bursar.runtime.models.provider import BadReply, BrokenStream, ModelReply, ModelRequest, NotSent
 
 if TYPE_CHECKING:
     import httpx
@@ -49,11 +49,11 @@ def checked_key(api_key: str | None) -> str | None:
 
 
 def body_of(request: ModelRequest, bound: OutputBound) -> dict[str, Any]:
-    """The request's body; raises UsageError where `extra` would escape the reservation."""
+    """The request's body; raises NotSent where `extra` would escape the reservation."""
     if taken := sorted(_RESERVED & request.extra.keys()):
-        raise UsageError(
-            f"extra: {', '.join(taken)} would change what the call can cost after it was reserved",
-            next_step="use the request's own fields, such as max_output_tokens",
+        raise NotSent(
+            f"extra: {', '.join(taken)} would change what the call can cost after it was reserved; "
+            "use the request's own fields, such as max_output_tokens"
         )
     optional = {
         "tools": [*request.tools] or None,
@@ -75,11 +75,11 @@ def request_timeout(request: ModelRequest) -> httpx.Timeout:
 
 
 def encoded(body: Mapping[str, Any]) -> bytes:
-    """The body as JSON; raises UsageError for what JSON cannot say."""
+    """The body as JSON; raises NotSent for what JSON cannot say."""
     try:
         return json.dumps(body, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"the request cannot be written as JSON: {error}") from None
+        raise NotSent(f"the request cannot be written as JSON: {error}") from None
 
 
 def parsed(content: bytes) -> object:
