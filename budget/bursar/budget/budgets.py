@@ -102,9 +102,11 @@ class Budgets:
 
         `per` names the budget where a scope has several. A second grant with the same `key` changes nothing.
         Raises NotFoundError where the scope has no budget, UsageError where it has several and none is named, or where
-        the amount is not positive.
+        the amount is not positive or no whole number.
         """
-        if min(amount.nanousd, amount.tokens, amount.steps, amount.tool_calls) < 0 or not amount:
+        for name in DIMENSIONS:
+            _check_amount(f"grant {name}", getattr(amount, name))
+        if not amount:
             raise UsageError("a grant needs an amount above zero", next_step="--usd 5, --tokens 100000 or --steps 10")
         now = to_us(self._clock())
         with self._store.write(durable=True) as connection:
@@ -210,11 +212,14 @@ def _checked(path: str, per: str, zone: str | None, limit: Mapping[str, int | No
     for name, value in limit.items():
         if name not in DIMENSIONS:
             raise UsageError(f"limit {name!r}: expected one of {', '.join(DIMENSIONS)}")
-        if value is not None and (type(value) is not int or not 0 <= value <= NANOUSD_MAX):
-            raise UsageError(
-                f"limit {name} {value!r}: expected a whole number from 0 to {NANOUSD_MAX}, or None for none"
-            )
+        if value is not None:
+            _check_amount(f"limit {name}", value, otherwise=", or None for none")
     return "tenant" if len(parts) == 1 else "agent"
+
+
+def _check_amount(what: str, value: object, otherwise: str = "") -> None:
+    if type(value) is not int or not 0 <= value <= NANOUSD_MAX:
+        raise UsageError(f"{what} {value!r}: expected a whole number from 0 to {NANOUSD_MAX}{otherwise}")
 
 
 def _as_line(row: RowMapping, now: int) -> BudgetLine:

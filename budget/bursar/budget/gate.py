@@ -12,9 +12,9 @@ from sqlalchemy import Connection, select, update
 
 from bursar.budget.accounts import create_pot, within
 from bursar.budget.amounts import DIMENSIONS
-from bursar.budget.errors import ConflictError, NotFoundError
+from bursar.budget.errors import ConflictError, NotFoundError, UsageError
 from bursar.budget.journal import journal
-from bursar.budget.limits import Limits
+from bursar.budget.limits import SECONDS_MAX, Limits
 from bursar.budget.prepared import Record
 from bursar.budget.refusal import Refusal
 from bursar.budget.schema import pot
@@ -165,14 +165,18 @@ class Gates:
     def extend(self, path: str, seconds: float, *, author: str) -> None:
         """Give a run more working time, counted from what it has used, and let it go on where its own limit stopped it.
 
-        A run without a limit in time keeps none.
+        A run without a limit in time keeps none. Raises UsageError for a time that is not above 0, or too long.
         """
+        if type(seconds) not in (int, float) or not 0 < seconds <= SECONDS_MAX:
+            raise UsageError(f"grant seconds {seconds!r}: expected a number above 0, at most {SECONDS_MAX}")
         now = to_us(self._clock())
         with self._store.write(durable=True) as connection:
             row = _run(connection, path)
             if row["seconds_us"] is not None:
                 used = _used_us(row, until=_last_sign_us(row, now))
                 until = max(row["seconds_us"], used) + int(seconds * _SECOND_US)
+                if until > SECONDS_MAX * _SECOND_US:
+                    raise UsageError(f"a grant to {path} must not raise its time above {SECONDS_MAX} s")
                 connection.execute(update(pot).where(pot.c.id == row["id"]).values(seconds_us=until))
             note = f"{seconds} s more working time"
             journal(connection, kind="extend", at_us=now, path=path, author=author, note=note)

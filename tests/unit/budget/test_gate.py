@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from bursar.budget import Ledger, Limits, Refusal, Scope
-from bursar.budget.errors import ConflictError, NotFoundError
+from bursar.budget.errors import ConflictError, NotFoundError, UsageError
 from bursar.budget.gate import Hold
+from bursar.budget.limits import SECONDS_MAX
 from tests.support.ledger import NOON, SUPPORT, Clock, a_call, a_quote, reserved
 
 RUN = SUPPORT.run_path
@@ -137,6 +140,19 @@ def test_more_time_before_the_old_is_used_up_is_added_to_it(ledger: Ledger, time
 def test_more_time_gives_no_limit_to_a_run_that_has_none(ledger: Ledger) -> None:
     ledger.gates.extend(RUN, 20, author="dana")
     assert ledger.gates.hold(RUN, "worker a", 10).deadline is None
+
+
+@pytest.mark.parametrize("seconds", [0, -1e6, math.nan, math.inf, True, "1h", None, SECONDS_MAX + 1])
+def test_more_time_that_is_no_time_is_refused_and_changes_nothing(ledger: Ledger, timed: str, seconds: Any) -> None:
+    with pytest.raises(UsageError) as caught:
+        ledger.gates.extend(timed, seconds, author="dana")
+    assert f"grant seconds {seconds!r}: expected a number above 0, at most {SECONDS_MAX}" in str(caught.value)
+    assert ledger.gates.hold(timed, "worker a", 10).seconds == 100
+
+
+def test_more_time_again_and_again_never_ends_beyond_the_last_date(ledger: Ledger, timed: str) -> None:
+    with pytest.raises(UsageError, match=f"must not raise its time above {SECONDS_MAX} s"):
+        ledger.gates.extend(timed, SECONDS_MAX, author="dana")
 
 
 def test_an_agent_used_as_a_tool_works_on_its_runs_time(ledger: Ledger, clock: Clock, timed: str) -> None:
