@@ -25,7 +25,7 @@ from langgraph.types import Send
 
 from bursar.agents import Agent
 from bursar.budget.ledger import Ledger
-from bursar.memory.checkpoints import _Saver
+from bursar.memory import CheckpointSaver
 from bursar.runtime import Runtime, chat_model
 from bursar.runtime.config import load_config
 from bursar.runtime.engine import Engine
@@ -60,7 +60,7 @@ BOUNDARIES = {
     "after-dispatch": Boundary(owner=Ledger, method="dispatch", moment="after"),
     "after-the-reply": Boundary(owner=Ledger, method="settle", moment="before"),
     "after-settle": Boundary(owner=Ledger, method="settle", moment="after"),
-    "after-checkpoint": Boundary(owner=_Saver, method="aput", moment="after"),
+    "after-checkpoint": Boundary(owner=CheckpointSaver, method="aput", moment="after"),
     "before-the-end": Boundary(owner=Engine, method="_end", moment="before", trials=4, occasions=1),
 }
 

@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import aiosqlite
-from langgraph.checkpoint.base import CheckpointTuple
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from bursar.memory.errors import CheckpointRefused, CheckpointsUnavailable
+from bursar.memory.errors import CheckpointFenced, CheckpointRefused, CheckpointsUnavailable
 from bursar.memory.strict import AllowedType, StrictSerializer
 
-__all__ = ["open_checkpoints"]
+__all__ = ["EPOCH_KEY", "CheckpointSaver", "open_checkpoints"]
+
+EPOCH_KEY: Final = "bursar_epoch"
+"""In a config's `configurable`: the epoch with which its writer holds the thread, for `CheckpointSaver.fence`."""
 
 BUSY_TIMEOUT_S: Final = 30.0
 """How long a write waits while other processes write to the same file."""
@@ -32,7 +37,7 @@ T = TypeVar("T")
 
 
 @asynccontextmanager
-async def open_checkpoints(path: Path, *, allowed_types: Iterable[AllowedType] = ()) -> AsyncIterator[AsyncSqliteSaver]:
+async def open_checkpoints(path: Path, *, allowed_types: Iterable[AllowedType] = ()) -> AsyncIterator[CheckpointSaver]:
     """Open the checkpoints in `path`, made when it is missing; several processes may have it open at once.
 
     The saver goes to `graph.compile(checkpointer=...)`. `allowed_types` are those that a graph's state holds besides
@@ -40,9 +45,8 @@ async def open_checkpoints(path: Path, *, allowed_types: Iterable[AllowedType] =
     Raises CheckpointsUnavailable, here and in every use, where the file cannot be used; CheckpointRefused in use.
     """
     await asyncio.to_thread(_prepare, path)
-    # IMMEDIATE: a transaction that must wait has then read nothing yet, and so cannot have become stale.
-    async with aiosqlite.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level="IMMEDIATE") as connection:
-        saver = _Saver(connection, path, StrictSerializer(allowed_types))
+    async with _Connection(lambda: _connect(path), iter_chunk_size=64) as connection:
+        saver = CheckpointSaver(connection, path, StrictSerializer(allowed_types))
         with _explained(path):
             await saver.setup()
             await connection.execute("PRAGMA synchronous=NORMAL")
@@ -71,7 +75,13 @@ def _prepare(path: Path) -> None:
         ):
             with attempt:
                 connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE IF NOT EXISTS fence (thread_id TEXT PRIMARY KEY, epoch INTEGER NOT NULL)")
         connection.execute(f"PRAGMA user_version={VERSION}")  # also shows whether the file can be written
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # IMMEDIATE: a transaction that must wait has then read nothing yet, and so cannot have become stale.
+    return sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level="IMMEDIATE")
 
 
 def _is_busy(error: BaseException) -> bool:
@@ -127,19 +137,86 @@ def _whole(
     return run
 
 
-class _Saver(AsyncSqliteSaver):
+_writer: ContextVar[tuple[str, int] | None] = ContextVar("writer", default=None)
+"""The thread and the epoch of the write that is being made; None where the writer named no epoch."""
+
+
+@contextmanager
+def _writing(config: RunnableConfig) -> Iterator[None]:
+    named = config["configurable"]
+    epoch = named.get(EPOCH_KEY)
+    token = _writer.set(None if epoch is None else (str(named["thread_id"]), epoch))
+    try:
+        yield
+    finally:
+        _writer.reset(token)
+
+
+class _Connection(aiosqlite.Connection):
+    """Compares at the commit: the write lock is held then, so nobody can raise the fence between the two."""
+
+    async def commit(self) -> None:
+        if (writer := _writer.get()) is not None:
+            thread_id, epoch = writer
+            async with self.execute("SELECT epoch FROM fence WHERE thread_id = ? AND epoch > ?", writer) as cursor:
+                row = await cursor.fetchone()
+            if row is not None:
+                await self.rollback()
+                raise CheckpointFenced(
+                    f"{thread_id} was taken over by another worker (epoch {row[0]}, here {epoch}); nothing was written",
+                    next_step="leave it to that worker",
+                )
+        await super().commit()
+
+
+class CheckpointSaver(AsyncSqliteSaver):
+    """LangGraph's saver, which explains what goes wrong and refuses a worker that lost the thread."""
+
     def __init__(self, connection: aiosqlite.Connection, path: Path, serde: StrictSerializer) -> None:
         super().__init__(connection, serde=serde)
         self.path = path
         self.running: set[asyncio.Future[Any]] = set()
 
     aget_tuple = _whole(AsyncSqliteSaver.aget_tuple)
-    aput = _whole(AsyncSqliteSaver.aput)
-    aput_writes = _whole(AsyncSqliteSaver.aput_writes)
     adelete_thread = _whole(AsyncSqliteSaver.adelete_thread)
     aget_delta_channel_history = _whole(AsyncSqliteSaver.aget_delta_channel_history)
 
+    @_whole
+    async def fence(self, thread_id: str, epoch: int) -> None:
+        """From now on, refuse every write to the thread whose config names a lower epoch under `EPOCH_KEY`.
+
+        The fence is never lowered, and holds for all processes. A config without the key is not compared. The write
+        that is refused raises CheckpointFenced.
+        """
+        async with self.lock:
+            await self.conn.execute(
+                "INSERT INTO fence VALUES (?, ?) ON CONFLICT DO UPDATE SET epoch = max(epoch, excluded.epoch)",
+                (thread_id, epoch),
+            )
+            await self.conn.commit()
+
+    @_whole
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """As LangGraph's; raises CheckpointFenced where another worker took the thread over."""
+        with _writing(config):
+            return await super().aput(config, checkpoint, metadata, new_versions)
+
+    @_whole
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """As LangGraph's; raises CheckpointFenced where another worker took the thread over."""
+        with _writing(config):
+            await super().aput_writes(config, writes, task_id, task_path)
+
     async def alist(self, *args: Any, **kwargs: Any) -> AsyncIterator[CheckpointTuple]:
+        """As LangGraph's."""
         with _explained(self.path):
             async for found in super().alist(*args, **kwargs):
                 yield found

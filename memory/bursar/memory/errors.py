@@ -2,6 +2,7 @@
 
 BursarError
 └── CheckpointError
+    ├── CheckpointFenced        the writer lost the run to another worker
     ├── CheckpointRefused       a row names a type that may not be rebuilt, or cannot be read at all
     └── CheckpointsUnavailable  the file could not be reached, is damaged or was made by a newer version
 """
@@ -10,11 +11,15 @@ from __future__ import annotations
 
 from bursar.budget.errors import BursarError
 
-__all__ = ["CheckpointError", "CheckpointRefused", "CheckpointsUnavailable"]
+__all__ = ["CheckpointError", "CheckpointFenced", "CheckpointRefused", "CheckpointsUnavailable"]
 
 
 class CheckpointError(BursarError):
     """A run's checkpoints could not be used."""
+
+
+class CheckpointFenced(CheckpointError):
+    """This run was taken over by another worker; nothing was written."""
 
 
 class CheckpointRefused(CheckpointError):
