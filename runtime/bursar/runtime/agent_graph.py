@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Annotated, Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
@@ -15,10 +16,11 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Send
 
 from bursar.agents.agent import Agent
+from bursar.budget.amounts import Amounts
 from bursar.budget.reservations import Call
 from bursar.runtime.attempt import Ask
 from bursar.runtime.context import RunContext, current_run, task_id
-from bursar.runtime.escalate import ask_for_approval, ask_for_more
+from bursar.runtime.escalate import ask_for_approval
 from bursar.runtime.stop import LimitReached
 from bursar.tools.arguments import ToolArgumentsError
 from bursar.tools.tool import Tool
@@ -42,9 +44,13 @@ class AgentState(TypedDict, total=False):
     stopped: Annotated[str, _first]
     """Why the run reached a limit; empty while it did not."""
 
+    kept_back: dict[str, int]
+    """What was left for a last answer when the model was asked last."""
+
 
 class _ToolCall(TypedDict):
     call: dict[str, Any]
+    kept_back: dict[str, int]
 
 
 def agent_graph(agent: Agent, checkpointer: Any = None) -> CompiledStateGraph[Any, Any, Any, Any]:
@@ -69,7 +75,7 @@ def answer_in(state: Mapping[str, Any]) -> str | None:
 
 def _next(state: AgentState) -> list[Send] | str:
     calls = state["messages"][-1].get("tool_calls")
-    return [Send("tool", {"call": call}) for call in calls] if calls else END
+    return [Send("tool", {"call": call, "kept_back": state["kept_back"]}) for call in calls] if calls else END
 
 
 class _Nodes:
@@ -80,18 +86,17 @@ class _Nodes:
         self._inner = {tool.name: agent_graph(tool) for tool in agent.tools if isinstance(tool, Agent)}
 
     async def model(self, state: AgentState) -> AgentState:
-        """Ask the model; at a limit, ask a person, give the last answer, or stop, as the run's policy says."""
+        """Ask the model; at a limit, give the last answer or let the run be stopped, as its policy says."""
         run = current_run()
         call_id = run.call_id(None)
         if state.get("stopped"):
             return await self._last_answer(run, state, call_id, state["stopped"])
-        while True:
-            try:
-                return await self._answer(run, state, call_id)
-            except LimitReached as reached:
-                if run.on_limit == "finalize":
-                    return await self._last_answer(run, state, call_id, reached.refusal.words(final=True), reached)
-                ask_for_more(run, reached)
+        try:
+            return await self._answer(run, state, call_id)
+        except LimitReached as reached:
+            if run.on_limit != "finalize":
+                raise
+            return await self._last_answer(run, state, call_id, reached.refusal.words(final=True), reached)
 
     async def _answer(self, run: RunContext, state: AgentState, call_id: str) -> AgentState:
         agent = self._agent
@@ -108,7 +113,7 @@ class _Nodes:
             call_id,
             run.on_delta,
         )
-        update: AgentState = {"messages": [dict(paid.message)]}
+        update: AgentState = {"messages": [dict(paid.message)], "kept_back": asdict(paid.kept_back)}
         if paid.capped and paid.finish_reason == "length" and not paid.message.get("tool_calls"):
             update["stopped"] = "the answer was cut: no more output fitted under a limit"
         return update
@@ -133,7 +138,7 @@ class _Nodes:
 
     async def tool(self, state: _ToolCall) -> AgentState:
         """Run one tool call: check it, ask where it must be approved, charge it, act; the result goes to the model."""
-        run = current_run()
+        run = current_run().keeping(Amounts(**state["kept_back"]))
         call = state["call"]
         name = call["function"]["name"]
         found = self._agent.tool(name)
@@ -157,25 +162,23 @@ class _Nodes:
     ) -> AgentState:
         try:
             await self._charge(run, found.name)
+            run.tell("tool", node="tool", text=found.name, data={"args": dict(arguments)})
+            if isinstance(found, Agent):
+                return await self._delegate(run, found, arguments["task"], call)
+            with run.entered():
+                result = await found.call(arguments)
         except LimitReached as reached:
             if run.on_limit != "finalize":
                 raise
-            return _not_done(call, reached)
-        run.tell("tool", node="tool", text=found.name, data={"args": dict(arguments)})
-        if isinstance(found, Agent):
-            return await self._delegate(run, found, arguments["task"], call)
-        result = await found.call(arguments)
+            stopped = reached.refusal.words(final=True)
+            return {**_result(call, "error: not finished, a limit was reached"), "stopped": stopped}
         run.tell("result", node="tool", text=found.name, data={"error": result.is_error})
         return _result(call, f"error: {result.content}" if result.is_error else result.content)
 
     async def _charge(self, run: RunContext, name: str) -> None:
         """One tool call on the ledger, once for this task however often it is run."""
         call = Call(id=f"{run.call_id(None)}:tool", scope=run.scope, epoch=run.epoch, node="tool", model=name)
-        while True:
-            try:
-                return await run.calls.charge_tool(run, call)
-            except LimitReached as reached:
-                ask_for_more(run, reached)
+        await run.calls.charge_tool(run, call)
 
     async def _delegate(self, run: RunContext, agent: Agent, task: str, call: dict[str, Any]) -> AgentState:
         """Let another agent do the task, inside its own limits and on this run's money."""
@@ -185,12 +188,9 @@ class _Nodes:
             with inner.entered():
                 state = await self._inner[agent.name].ainvoke({"messages": [{"role": "user", "content": task}]})
         except LimitReached as reached:
-            own = reached.refusal.path == inner.scope.run_paths[-1]
-            if own:
-                return _result(call, f"error: {agent.name} was stopped. {reached.refusal.words()}")
-            if run.on_limit != "finalize":
-                raise
-            return _not_done(call, reached)
+            if reached.refusal.path != inner.scope.run_paths[-1]:
+                raise  # not its own limit
+            return _result(call, f"error: {agent.name} was stopped. {reached.refusal.words()}")
         return _result(call, answer_in(state) or "error: no answer")
 
     def _conversation(self, state: AgentState) -> Sequence[Mapping[str, Any]]:
@@ -199,10 +199,6 @@ class _Nodes:
 
 def _result(call: Mapping[str, Any], content: str) -> AgentState:
     return {"messages": [{"role": "tool", "tool_call_id": call["id"], "content": content}]}
-
-
-def _not_done(call: Mapping[str, Any], reached: LimitReached) -> AgentState:
-    return {**_result(call, "error: not done, a limit was reached"), "stopped": reached.refusal.words(final=True)}
 
 
 def _answer_of(decision: Mapping[str, Any]) -> str:

@@ -23,8 +23,6 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from bursar.budget.errors import UsageError
 from bursar.runtime.attempt import Ask, PaidReply
 from bursar.runtime.context import RunContext, current_run, node_name
-from bursar.runtime.escalate import ask_for_more
-from bursar.runtime.stop import LimitReached
 
 __all__ = ["BursarChatModel", "chat_model"]
 
@@ -40,8 +38,8 @@ def chat_model(
     """A LangChain chat model of a tier.
 
     It may be made anywhere, at import too. Calling it needs a run around it (`Runtime.run`); without one it raises
-    NoRunError and sends nothing. At a limit it raises LimitReached, or interrupts where the run's policy is to
-    escalate.
+    NoRunError and sends nothing. At a limit it raises LimitReached, which stops the run; where the run's policy is to
+    escalate, a person is asked then, and after a grant the node is run again.
     """
     return BursarChatModel(tier=tier, max_output_tokens=max_output_tokens, temperature=temperature)
 
@@ -86,11 +84,7 @@ class BursarChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         run, ask, call_id = self._prepared(messages, stop, run_manager, kwargs)
-        while True:
-            try:
-                return _result(run.side_loop.run(run.calls.make(run, ask, call_id)))
-            except LimitReached as reached:
-                ask_for_more(run, reached)
+        return _result(run.side_loop.run(run.calls.make(run, ask, call_id)))
 
     async def _agenerate(
         self,
@@ -100,11 +94,7 @@ class BursarChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         run, ask, call_id = self._prepared(messages, stop, run_manager, kwargs)
-        while True:
-            try:
-                return _result(await run.calls.make(run, ask, call_id))
-            except LimitReached as reached:
-                ask_for_more(run, reached)
+        return _result(await run.calls.make(run, ask, call_id))
 
     def _stream(
         self,
@@ -114,17 +104,13 @@ class BursarChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         run, ask, call_id = self._prepared(messages, stop, run_manager, kwargs)
-        while True:
-            parts: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
-            future = run.side_loop.soon(_ended(run.calls.make(run, ask, call_id, parts.put), partial(parts.put, None)))
-            try:
-                yield from _told(map(_chunk, iter(parts.get, None)), run_manager)
-                yield _last_chunk(future.result())
-                return
-            except LimitReached as reached:
-                ask_for_more(run, reached)
-            finally:
-                future.cancel()
+        parts: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
+        future = run.side_loop.soon(_ended(run.calls.make(run, ask, call_id, parts.put), partial(parts.put, None)))
+        try:
+            yield from _told(map(_chunk, iter(parts.get, None)), run_manager)
+            yield _last_chunk(future.result())
+        finally:
+            future.cancel()
 
     async def _astream(
         self,
@@ -134,22 +120,18 @@ class BursarChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         run, ask, call_id = self._prepared(messages, stop, run_manager, kwargs)
-        while True:
-            parts: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
-            made = run.calls.make(run, ask, call_id, parts.put_nowait)
-            task = asyncio.ensure_future(_ended(made, partial(parts.put_nowait, None)))
-            try:
-                while (part := await parts.get()) is not None:
-                    chunk = _chunk(part)
-                    if run_manager is not None:
-                        await run_manager.on_llm_new_token(str(chunk.message.content), chunk=chunk)
-                    yield chunk
-                yield _last_chunk(await task)
-                return
-            except LimitReached as reached:
-                ask_for_more(run, reached)
-            finally:
-                task.cancel()
+        parts: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
+        made = run.calls.make(run, ask, call_id, parts.put_nowait)
+        task = asyncio.ensure_future(_ended(made, partial(parts.put_nowait, None)))
+        try:
+            while (part := await parts.get()) is not None:
+                chunk = _chunk(part)
+                if run_manager is not None:
+                    await run_manager.on_llm_new_token(str(chunk.message.content), chunk=chunk)
+                yield chunk
+            yield _last_chunk(await task)
+        finally:
+            task.cancel()
 
     def _prepared(
         self,

@@ -11,6 +11,7 @@ from bursar.agents.agent import Agent
 from bursar.budget.amounts import Amounts
 from bursar.budget.errors import ConflictError, UsageError
 from bursar.budget.ledger import Ledger
+from bursar.budget.limits import SECONDS_MAX
 from bursar.budget.money import nanousd
 from bursar.budget.windows import Period
 from bursar.runtime.runs.run import Interrupt
@@ -57,11 +58,11 @@ def grant(
 
     `per` and `key` are as in `Budgets.grant`.
     """
-    amount = amounts_of(given)
+    amount, seconds = amounts_of(given), seconds_of(given)
     if amount:
         ledger.budgets.grant(path, amount, author=by, note=note, per=per, key=key)
-    if given.get("seconds"):
-        ledger.gates.extend(run_path, float(given["seconds"]), author=by)
+    if seconds:
+        ledger.gates.extend(run_path, seconds, author=by)
     ledger.gates.reopen(run_path, author=by)
 
 
@@ -77,8 +78,19 @@ def in_words(decision: Decision) -> str:
     return f"{decision['type']} ({details})" if details else str(decision["type"])
 
 
+def seconds_of(given: Mapping[str, Any]) -> float:
+    """The working time that is granted; raises UsageError for what cannot be."""
+    value = given.get("seconds") or 0
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= SECONDS_MAX:
+        raise UsageError(f"grant seconds {value!r}: expected a number above 0, at most {SECONDS_MAX}")
+    return value
+
+
 def amounts_of(given: Mapping[str, Any]) -> Amounts:
     """`cost_usd`, `tokens`, `steps` and `tool_calls` as ledger amounts; raises UsageError for what cannot be."""
+    unknown = sorted(set(given) - {"type", *_GRANTED})
+    if unknown:
+        raise UsageError(f"grant: unknown {', '.join(unknown)}; expected {', '.join(_GRANTED)}")
     counts = {}
     for key in ("tokens", "steps", "tool_calls"):
         value = given.get(key) or 0
@@ -104,10 +116,7 @@ def _check(interrupt: Interrupt, decision: Decision, agents: Sequence[Agent]) ->
     if kind == "edit":
         _check_edit(interrupt, decision, agents)
     if kind == "grant":
-        unknown = sorted(set(decision) - {"type", *_GRANTED})
-        if unknown:
-            raise UsageError(f"grant: unknown {', '.join(unknown)}; expected {', '.join(_GRANTED)}")
-        amounts_of(decision)
+        amounts_of(decision), seconds_of(decision)
 
 
 def _check_edit(interrupt: Interrupt, decision: Mapping[str, Any], agents: Sequence[Agent]) -> None:

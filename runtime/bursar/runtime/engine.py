@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,14 +34,14 @@ from bursar.runtime.side_loop import SideLoop
 from bursar.runtime.tenants import tiers_of
 from bursar.runtime.work import Work
 
-__all__ = ["Engine", "Listener", "Resumption"]
+__all__ = ["Engine", "Listener", "Resumption", "ended_after_cancel"]
 
 Listener = Callable[[Event], None]
 
 _log = logging.getLogger("bursar.runtime")
 
-_GONE = Ending(status="interrupted", cause="its caller went away; resume it to go on")
-_CLOSED = Ending(status="interrupted", cause="the runtime was closed; resume it to go on")
+_GONE = Ending(status="interrupted", cause="its caller went away; resume it to go on", interrupts=None)
+_CLOSED = Ending(status="interrupted", cause="the runtime was closed; resume it to go on", interrupts=None)
 _CANCELLED = Ending(status="cancelled", cause="somebody cancelled it")
 
 
@@ -51,8 +52,24 @@ class Resumption:
     changed_us: int
     """When the run had last changed when the decisions were checked."""
 
-    decisions: Mapping[str, Decision]
+    questions: Sequence[Interrupt]
+    """What was open then."""
+
+    new: Mapping[str, Decision]
+    kept: Mapping[str, Decision]
+    """Earlier decisions, also such as the graph has not taken in yet; a decision is final."""
+
     by: str
+
+    @property
+    def decisions(self) -> Mapping[str, Decision]:
+        """All of them."""
+        return {**self.new, **self.kept}
+
+    @property
+    def stops(self) -> bool:
+        """Whether a person says that the run ends at its limit."""
+        return any(one.reason == "budget" and self.new.get(one.id, {}).get("type") == "stop" for one in self.questions)
 
 
 class Engine:
@@ -83,7 +100,7 @@ class Engine:
     async def begin(self, run_id: str, work: Work, given: Any, listener: Listener | None = None) -> Run:
         """Execute a run that was just admitted."""
         with self._alone(run_id):
-            row, hold = await self._ledger.do(self._take, run_id, None)
+            row, hold = await self._held(run_id, None)
             return await self._execute(row, hold, work, given, listener)
 
     async def resume(self, run_id: str, work: Work, resumption: Resumption, listener: Listener | None = None) -> Run:
@@ -93,14 +110,17 @@ class Engine:
         has ended.
         """
         with self._alone(run_id):
-            row, hold = await self._ledger.do(self._take, run_id, resumption.changed_us)
+            row, hold = await self._held(run_id, resumption.changed_us)
             try:
-                given = await self._input(row, work)
-                kept = await self._ledger.do(self._carry_out, row, resumption)
+                if resumption.stops:
+                    ending = Ending(status="stopped", cause=row["stop_reason"], output=row["output"])
+                    return await self._ledger.do(self._end, row, hold, ending)
+                given = await self._input(row, work, resumption.decisions)
+                hold = await self._ledger.do(self._carry_out, row, hold, resumption)
             except BaseException:
                 self._ledger.soon(self._gates.let_go, run_path(row), hold.epoch)
                 raise
-            return await self._execute(row, hold, work, Command(resume=kept) if kept else given, listener)
+            return await self._execute(row, hold, work, given, listener)
 
     async def cancel(self, run_id: str, by: str) -> None:
         """End a run whose gate is closed: wait for its end where it is executed here, and write it where nobody does.
@@ -113,7 +133,7 @@ class Engine:
             await ended.wait()
             return
         with suppress(ConflictError), self._alone(run_id):
-            row, hold = await self._ledger.do(self._take, run_id, None)
+            row, hold = await self._held(run_id, None)
             ending = Ending(status="cancelled", cause=f"cancelled by {by}", output=row["output"])
             await self._ledger.do(self._end, row, hold, ending)
 
@@ -130,6 +150,8 @@ class Engine:
                 await self._ledger.do(self._ledger.ledger.reap)
             except LedgerError as error:
                 _log.warning("%s", error)
+            except Exception:  # whatever it is, the other runs still need their signs of life
+                _log.exception("a sign of life failed")
 
     async def close(self) -> None:
         """Break off what is executed; it can be resumed."""
@@ -151,6 +173,21 @@ class Engine:
         finally:
             self._taken.remove(run_id)
 
+    async def _held(self, run_id: str, changed_us: int | None) -> tuple[Record, Hold]:
+        """`_take`; where the caller goes away meanwhile, what was taken is let go."""
+        future = self._ledger.soon(self._take, run_id, changed_us)
+        try:
+            return await asyncio.shield(asyncio.wrap_future(future))
+        except asyncio.CancelledError:
+            self._ledger.soon(self._let_go, future)
+            raise
+
+    def _let_go(self, taken: Future[tuple[Record, Hold]]) -> None:
+        # On the ledger's thread, so after the take.
+        if not taken.cancelled() and taken.exception() is None:
+            row, hold = taken.result()
+            self._gates.let_go(run_path(row), hold.epoch)
+
     def _take(self, run_id: str, changed_us: int | None) -> tuple[Record, Hold]:
         """Hold a run, and close what earlier holders left open."""
         path = run_path(self._records.row(run_id))
@@ -163,27 +200,28 @@ class Engine:
             self._ledger.ledger.reap(run_id)
         return row, hold
 
-    def _carry_out(self, row: Record, resumption: Resumption) -> Mapping[str, Decision]:
-        """Grant what was granted, and keep the decisions until the graph has taken them in."""
+    def _carry_out(self, row: Record, hold: Hold, resumption: Resumption) -> Hold:
+        """Grant what was granted, and write the decisions down; returns the hold, with the time granted too."""
         if row["status"] == "stopped":
             self._gates.reopen(run_path(row), author=resumption.by)
-        decided = []
-        for one in json.loads(row["interrupts"]):
-            asked, given = Interrupt(**one), resumption.decisions.get(one["id"])
+        said = ["resumed"]
+        for asked in resumption.questions:
+            given = resumption.new.get(asked.id)
             if given is None:
                 continue
-            decided.append(f"{in_words(given)} on: {asked.words}")
-            if asked.reason == "budget" and given["type"] == "grant":
+            said.append(f"{in_words(given)} on: {asked.words}")
+            if asked.reason == "budget":
                 self._grant(row, asked, given, resumption.by)
-        kept = {**json.loads(row["decisions"]), **resumption.decisions}
+                hold = self._gates.hold(run_path(row), self._holder, self._config.lease_s)
         self._records.change(
             row["id"],
             "running",
-            cause="; ".join(["resumed", *decided]),
+            cause="; ".join(said),
             author=resumption.by,
-            decisions=json.dumps(kept, default=str),
+            interrupts=interrupts_as_json([one for one in resumption.questions if one.id not in resumption.decisions]),
+            decisions=json.dumps(resumption.decisions, default=str),
         )
-        return kept
+        return hold
 
     def _grant(self, row: Record, asked: Interrupt, given: Mapping[str, Any], by: str) -> None:
         refusal = asked.payload["refusal"]
@@ -198,13 +236,18 @@ class Engine:
             key=asked.id,  # a crash before the decision is written down must not grant it twice
         )
 
-    async def _input(self, row: Record, work: Work) -> Any:
-        """What the graph is begun with; None where it has a checkpoint to go on from."""
+    async def _input(self, row: Record, work: Work, decisions: Mapping[str, Decision]) -> Any:
+        """What the graph goes on with: answers to what it asks now, or nothing; or its first input, before its first
+        checkpoint.
+        """
         snapshot = await work.graph.aget_state(graph_config(row["id"]))
         if not snapshot.created_at:
             return work.serde.loads_typed((row["input_type"], row["input"]))
         if not snapshot.next and row["status"] == "stopped":
             raise ConflictError(f"run {row['id']} has given its last answer; start a new one")
+        answers = {one.id: decisions[one.id] for one in snapshot.interrupts if one.id in decisions}
+        if answers:
+            return Command(resume=answers)
         return None  # at the graph's end too: whoever executed it died before it wrote the ending down
 
     async def _execute(self, row: Record, hold: Hold, work: Work, given: Any, listener: Listener | None) -> Run:
@@ -220,7 +263,7 @@ class Engine:
         except asyncio.CancelledError:
             self._ledger.soon(self._end, row, hold, _GONE)
             raise
-        except LedgerError:
+        except BaseException:
             self._ledger.soon(self._gates.let_go, run_path(row), hold.epoch)
             raise
         finally:
@@ -249,8 +292,7 @@ class Engine:
         try:
             await asyncio.wait([task])
         except asyncio.CancelledError:
-            task.cancel()
-            await asyncio.wait([task])
+            await ended_after_cancel(task)
             raise
         if not task.cancelled():
             return task.result()
@@ -259,15 +301,17 @@ class Engine:
     def _end(self, row: Record, hold: Hold, ending: Ending) -> Run:
         """Write down how the execution ended, unless another worker has the run now."""
         if self._gates.let_go(run_path(row), hold.epoch):
-            self._records.change(
-                row["id"],
-                ending.status,
-                cause=ending.cause,
-                output=ending.output,
-                interrupts=interrupts_as_json(ending.interrupts),
-                decisions="{}",
-            )
+            looked: dict[str, Any] = {} if ending.interrupts is None else {"interrupts": interrupts_as_json(ending.interrupts)}
+            self._records.change(row["id"], ending.status, cause=ending.cause, output=ending.output, **looked)
         return self._records.show(self._records.row(row["id"]), ending.value, ending.error)
+
+
+async def ended_after_cancel(task: asyncio.Future[Any]) -> None:
+    """Cancel a task and wait for its end, however often the waiting itself is cancelled (anyio does so)."""
+    task.cancel()
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
 
 
 def _teller(run_id: str, listener: Listener) -> Callable[[Mapping[str, Any]], None]:

@@ -16,12 +16,13 @@ from langgraph.types import Interrupt as GraphInterrupt
 from bursar.budget.errors import BursarError, LedgerError
 from bursar.budget.refusal import Refusal
 from bursar.runtime.context import RUN_KEY, RunContext
+from bursar.runtime.escalate import APPROVAL_KEYS
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.runs.run import Interrupt, RunStatus
 from bursar.runtime.stop import LimitReached
 from bursar.runtime.work import Work
 
-__all__ = ["Ending", "execute", "graph_config"]
+__all__ = ["Ending", "execute", "graph_config", "question"]
 
 _log = logging.getLogger("bursar.runtime")
 
@@ -36,7 +37,9 @@ class Ending:
 
     output: str | None = None
     value: Any = None
-    interrupts: Sequence[Interrupt] = ()
+    interrupts: Sequence[Interrupt] | None = ()
+    """The questions that are open now; None where nobody looked, and those that were open still are."""
+
     error: BaseException | None = None
 
 
@@ -61,7 +64,7 @@ async def execute(work: Work, run: RunContext, ledger: LedgerThread, given: Any 
         return await _out_of_time(work, run, ledger, config)
     except LimitReached as reached:
         first = await ledger.do(ledger.ledger.gates.stopped, run.scope.run_path)
-        return await _stopped(work, config, first or reached.refusal)
+        return await _stopped(work, run, config, first or reached.refusal)
     except LedgerError:
         raise
     except (GraphBubbleUp, GraphRecursionError, BursarError) as error:
@@ -77,12 +80,13 @@ async def _ended(
 ) -> Ending:
     output = work.output(value)
     if interrupts:
-        asked = [_interrupt(one) for one in interrupts]
+        asked = [question(one) for one in interrupts]
         cause = "; ".join(one.words for one in asked)
         return Ending(status="interrupted", cause=cause, output=output, value=value, interrupts=asked)
-    # A program can swallow the stop, but not undo it.
+    # A program can swallow the stop, but not undo it; and it is the first refusal that says why.
     refused = await ledger.do(ledger.ledger.gates.stopped, run.scope.run_path)
-    why = work.stopped(value) or (refused.words() if refused else "")
+    said = work.stopped(value)
+    why = refused.words(final=bool(said)) if refused else said
     if why:
         return Ending(status="stopped", cause=why, output=output, value=value)
     return Ending(status="succeeded", cause="the agent gave its answer", output=output, value=value)
@@ -93,24 +97,46 @@ async def _out_of_time(work: Work, run: RunContext, ledger: LedgerThread, config
     refusal = Refusal(cause="deadline", kind="run", path=path, dimension="seconds", limit=run.seconds)
     await ledger.do(ledger.ledger.gates.stop, path, refusal)
     run.tell("limit", text=refusal.words())
-    return await _stopped(work, config, refusal)
+    return await _stopped(work, run, config, refusal)
 
 
-async def _stopped(work: Work, config: RunnableConfig, refusal: Refusal) -> Ending:
-    value = await _last_value(work, config)
+async def _stopped(work: Work, run: RunContext, config: RunnableConfig, refusal: Refusal) -> Ending:
+    """Stopped at a limit; where the run's policy is to escalate, it waits for a person instead."""
+    value, questions = await _at_rest(work, config)
     status: RunStatus = "cancelled" if refusal.cause == "cancelled" else "stopped"
-    return Ending(status=status, cause=refusal.words(), output=work.output(value), value=value)
+    if run.on_limit == "escalate" and refusal.cause in ("limit", "deadline"):
+        status, questions = "interrupted", [*questions, _for_more(run, refusal)]
+    cause = refusal.words()
+    return Ending(status=status, cause=cause, output=work.output(value), value=value, interrupts=questions)
 
 
 async def _failed(work: Work, config: RunnableConfig, error: BaseException) -> Ending:
-    value = await _last_value(work, config)
     cause = str(error) if isinstance(error, BursarError) else f"{type(error).__name__}: {error}"
-    return Ending(status="failed", cause=cause, output=work.output(value), value=value, error=error)
+    try:
+        value, questions = await _at_rest(work, config)
+    except BursarError:  # the checkpoints themselves may be what failed
+        return Ending(status="failed", cause=cause, interrupts=None, error=error)
+    return Ending(
+        status="failed", cause=cause, output=work.output(value), value=value, interrupts=questions, error=error
+    )
 
 
-async def _last_value(work: Work, config: RunnableConfig) -> Any:
-    """The state at the last checkpoint: what was done is not lost."""
-    return (await work.graph.aget_state(config)).values
+async def _at_rest(work: Work, config: RunnableConfig) -> tuple[Any, list[Interrupt]]:
+    """State and open questions at the last checkpoint: what was done is not lost."""
+    snapshot = await work.graph.aget_state(config)
+    return snapshot.values, [question(one) for one in snapshot.interrupts]
+
+
+def _for_more(run: RunContext, refusal: Refusal) -> Interrupt:
+    words = refusal.words()
+    run.tell("interrupt", text=words)
+    return Interrupt(
+        id=f"more-{run.scope.run_id}-{run.epoch}",  # another question in each execution
+        reason="budget",
+        words=words,
+        payload={"refusal": refusal.to_record()},
+        allowed=["grant", "stop"],
+    )
 
 
 def _seconds_left(run: RunContext) -> float | None:
@@ -119,14 +145,12 @@ def _seconds_left(run: RunContext) -> float | None:
     return max(0.0, (run.deadline - run.now()).total_seconds())
 
 
-def _interrupt(found: GraphInterrupt) -> Interrupt:
+def question(found: GraphInterrupt) -> Interrupt:
+    """A graph's interrupt as a question; only what has an approval's exact shape is one."""
     value = found.value
-    if isinstance(value, Mapping) and value.get("reason") in ("approval", "budget"):
+    if isinstance(value, Mapping) and value.get("reason") == "approval" and value.keys() == APPROVAL_KEYS:
+        payload = {key: one for key, one in value.items() if key not in ("reason", "words", "allowed")}
         return Interrupt(
-            id=found.id,
-            reason=value["reason"],
-            words=value["words"],
-            payload={key: one for key, one in value.items() if key not in ("reason", "words", "allowed")},
-            allowed=value["allowed"],
+            id=found.id, reason="approval", words=value["words"], payload=payload, allowed=value["allowed"]
         )
     return Interrupt(id=found.id, reason="question", words=str(value), payload={"value": value}, allowed=())

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
@@ -25,8 +25,9 @@ from bursar.budget.windows import utc_now
 from bursar.memory.checkpoints import open_checkpoints
 from bursar.runtime.config import Config, load_config
 from bursar.runtime.decisions import Decision, checked, grant
-from bursar.runtime.engine import Engine, Listener, Resumption
+from bursar.runtime.engine import Engine, Listener, Resumption, ended_after_cancel
 from bursar.runtime.events import Event
+from bursar.runtime.execution import graph_config, question
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Catalog
 from bursar.runtime.opening import open_ledger
@@ -214,6 +215,8 @@ class Runtime:
         target: str | None,
     ) -> tuple[str, Work]:
         section = tenant_of(self.config, tenant)
+        if on_limit not in (None, *get_args(OnLimit)):
+            raise UsageError(f"on_limit {on_limit!r}: expected one of {', '.join(get_args(OnLimit))}")
         work = self._ready(source, name)
         bounds = work.bounded(limits)
         if bounds.nanousd is not None:
@@ -251,17 +254,25 @@ class Runtime:
             raise ConflictError(f"run {run_id} has {row['status']}; start a new one")
         work = self._work(row, source)
         self._remember(run_id, work)
-        pending = [Interrupt(**one) for one in json.loads(row["interrupts"])]
-        taken = checked(pending, decisions, list(work.agents))
-        for one in pending:
+        kept = json.loads(row["decisions"])
+        asked = await self._questions(row, work)
+        open_ = [one for one in asked if one.id not in kept]
+        new = checked(open_, decisions, list(work.agents))
+        for one in open_:
             if one.reason == "budget" and not decisions:
-                taken[one.id] = {"type": "grant"}  # granted by other means; the limit itself will tell
-        if pending and not taken and row["status"] == "interrupted":
+                new[one.id] = {"type": "grant"}  # granted by other means; the limit itself will tell
+        if row["interrupts"] != "[]" and asked == open_ and not new and row["status"] == "interrupted":
             raise UsageError(
-                f"run {run_id} waits: {row['stop_reason']}",
-                next_step=f"resume it with a decision for {', '.join(one.id for one in pending)}",
+                f"run {run_id} waits: {'; '.join(one.words for one in open_)}",
+                next_step=f"resume it with a decision for {', '.join(one.id for one in open_)}",
             )
-        return work, Resumption(changed_us=row["changed_us"], decisions=taken, by=by)
+        return work, Resumption(changed_us=row["changed_us"], questions=open_, new=new, kept=kept, by=by)
+
+    async def _questions(self, row: Record, work: Work) -> list[Interrupt]:
+        """What a run asks, decided or not: what its graph does, and whether it is given more."""
+        snapshot = await work.graph.aget_state(graph_config(row["id"]))
+        asked = [question(one) for one in snapshot.interrupts]
+        return asked + [one for kept in json.loads(row["interrupts"]) if (one := Interrupt(**kept)).reason == "budget"]
 
     def _ready(self, source: Source, name: str | None) -> Work:
         """The source as a graph; compiled once for as long as it is the newest of its name."""
@@ -315,5 +326,4 @@ async def _told(execute: Callable[[Listener], Awaitable[Run]]) -> AsyncGenerator
         yield Event(kind="ended", run_id=run.id, agent=run.agent, text=run.stop_reason, run=run)
     finally:
         if not task.done():
-            task.cancel()
-            await asyncio.wait([task])
+            await ended_after_cancel(task)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from langchain_core.exceptions import ModelError
-from langgraph.errors import GraphBubbleUp, GraphInterrupt
+from langgraph.errors import GraphBubbleUp
 
 from bursar.budget.errors import BursarError
 from bursar.budget.refusal import Refusal
 
-__all__ = ["Asked", "LimitReached", "ModelCallFailed", "NoRunError"]
+__all__ = ["LimitReached", "ModelCallFailed", "NoRunError"]
 
 
 class LimitReached(GraphBubbleUp, ModelError):
@@ -22,10 +22,6 @@ class LimitReached(GraphBubbleUp, ModelError):
     def __init__(self, refusal: Refusal) -> None:
         self.refusal = refusal
         super().__init__(refusal.words())
-
-
-class Asked(GraphInterrupt, ModelError):
-    """A person is asked for more: LangGraph's interrupt, as little to be retried as LimitReached is."""
 
 
 class ModelCallFailed(BursarError):

@@ -47,10 +47,21 @@ class Work:
         return self.limits.tightened(limits)
 
     def begin(self, given: Any) -> Any:
-        """The graph's input: for an agent a text becomes the first message."""
-        if self.agent is None or not isinstance(given, str):
+        """The graph's input: for an agent a text, or messages in the shape of OpenAI's chat completions.
+
+        Raises UsageError for what an agent cannot be begun with.
+        """
+        if self.agent is None:
             return given
-        return {"messages": [{"role": "user", "content": given}]}
+        if isinstance(given, str):
+            return {"messages": [{"role": "user", "content": given}]}
+        messages = given.get("messages") if isinstance(given, Mapping) else None
+        if not messages or not all(isinstance(one, Mapping) and "role" in one for one in messages):
+            raise UsageError(
+                f"agent {self.name} is begun with a text, not with {type(given).__name__}",
+                next_step='"a text", or {"messages": [{"role": "user", "content": "..."}]}',
+            )
+        return given
 
     def output(self, value: Any) -> str | None:
         """What the graph's state says last."""
