@@ -61,10 +61,6 @@ async def _invoke_in_a_thread(model: Model, question: str) -> None:
     await asyncio.to_thread(model.invoke, question)
 
 
-async def _invoke_on_the_loop(model: Model, question: str) -> None:
-    model.invoke(question)
-
-
 async def _astream(model: Model, question: str) -> None:
     async for _ in model.astream(question):
         pass
@@ -110,7 +106,6 @@ async def _another_model(model: Model, question: str) -> None:
 WAYS = [
     _ainvoke,
     _invoke_in_a_thread,
-    _invoke_on_the_loop,
     _astream,
     _stream_in_a_thread,
     _abatch,

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from bursar.budget.errors import UsageError
 from bursar.runtime.stop import NoRunError
 
 __all__ = ["SideLoop"]
@@ -16,7 +17,7 @@ R = TypeVar("R")
 
 
 class SideLoop:
-    """Started with the first call. Works from any thread, also from one that runs another event loop."""
+    """Started with the first call. Works from any thread that runs no event loop."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -25,7 +26,7 @@ class SideLoop:
         self._lock = threading.Lock()
 
     def run(self, coroutine: Coroutine[Any, Any, R]) -> R:
-        """The coroutine's result; it is cancelled when the caller is interrupted meanwhile."""
+        """The coroutine's result; it is cancelled when the caller is interrupted meanwhile. Raises as `soon` does."""
         future = self.soon(coroutine)
         try:
             return future.result()
@@ -34,7 +35,17 @@ class SideLoop:
             raise
 
     def soon(self, coroutine: Coroutine[Any, Any, R]) -> Future[R]:
-        """Start the coroutine without waiting for it; raises NoRunError once this was closed."""
+        """Start the coroutine without waiting for it.
+
+        Raises NoRunError once this was closed, UsageError in a thread that runs an event loop: whoever waits there
+        stops that loop, and with it the calls whose end this one may have to await.
+        """
+        if _in_event_loop():
+            coroutine.close()
+            raise UsageError(
+                "chat_model was called without await in a coroutine; nothing was sent",
+                next_step="use `await model.ainvoke(...)` or `async for ... in model.astream(...)`, or a plain `def`",
+            )
         with self._lock:
             if not self._closed:
                 return asyncio.run_coroutine_threadsafe(coroutine, self._started())
@@ -65,6 +76,14 @@ class SideLoop:
             self._thread = threading.Thread(target=self._loop.run_forever, name="bursar-calls", daemon=True)
             self._thread.start()
         return self._loop
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 async def _cancel_all() -> None:
