@@ -29,25 +29,25 @@ def agent(**settings: Any) -> Agent:
     return Agent(**{"name": "support", "instructions": "Settle refund requests. Be kind.", **settings})
 
 
-def test_an_agent_needs_only_a_name_and_instructions():
+def test_an_agent_needs_only_a_name_and_instructions() -> None:
     made = agent()
     assert (made.tools, made.tool_specs, made.tier, made.limits) == ((), (), "small", Limits())
     assert (made.max_output_tokens, made.final_output_tokens, made.on_limit) == (4096, 512, None)
 
 
-def test_an_agent_does_not_change():
+def test_an_agent_does_not_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         agent().tier = "frontier"  # type: ignore[misc]  # the mistake under test
 
 
-def test_a_list_of_tools_changed_later_does_not_change_the_agent():
+def test_a_list_of_tools_changed_later_does_not_change_the_agent() -> None:
     tools: list[Any] = [lookup]
     made = agent(tools=tools)
     tools.append(refund)
     assert made.tools == (lookup,)
 
 
-def test_tools_are_tools_functions_langchain_tools_and_agents():
+def test_tools_are_tools_functions_langchain_tools_and_agents() -> None:
     def search(query: str) -> str:
         """Search."""
         return query
@@ -74,7 +74,7 @@ def test_tools_are_tools_functions_langchain_tools_and_agents():
         ),
     ],
 )
-def test_an_agent_is_shown_to_a_model_as_a_function_of_one_task(settings, description):
+def test_an_agent_is_shown_to_a_model_as_a_function_of_one_task(settings: dict[str, Any], description: str) -> None:
     assert agent(**settings).spec == {
         "type": "function",
         "function": {
@@ -92,14 +92,14 @@ def test_an_agent_is_shown_to_a_model_as_a_function_of_one_task(settings, descri
     }
 
 
-def test_a_task_is_checked_like_the_arguments_of_any_tool():
+def test_a_task_is_checked_like_the_arguments_of_any_tool() -> None:
     assert agent().check('{"task": "Refund 1001"}') == {"task": "Refund 1001"}
     with pytest.raises(ToolArgumentsError, match=r"The arguments for support were refused: task: expected .*got 3"):
         agent().check({"task": 3})
 
 
 @pytest.mark.parametrize("name", ["", "Support", "-support", "sup port", "s" * 64, "support\n", None])
-def test_a_name_that_the_ledger_cannot_use_is_refused(name):
+def test_a_name_that_the_ledger_cannot_use_is_refused(name: str | None) -> None:
     with pytest.raises(UsageError, match="expected 1 to 63 lower-case letters"):
         agent(name=name)
 
@@ -118,12 +118,12 @@ def test_a_name_that_the_ledger_cannot_use_is_refused(name):
         ({"tools": [3]}, "3 is no tool"),
     ],
 )
-def test_a_wrong_setting_names_the_agent_the_value_and_what_was_expected(settings, what):
+def test_a_wrong_setting_names_the_agent_the_value_and_what_was_expected(settings: dict[str, Any], what: str) -> None:
     with pytest.raises(UsageError, match=what):
         agent(**settings)
 
 
-def test_two_tools_of_one_name_are_both_named():
+def test_two_tools_of_one_name_are_both_named() -> None:
     def search(query: str) -> str:
         """Search for orders."""
         return query
@@ -136,19 +136,19 @@ def test_two_tools_of_one_name_are_both_named():
     assert 'tools[2] (agent: "Look customers up.")' in str(caught.value)
 
 
-def test_an_agent_used_as_a_tool_needs_a_tools_name():
+def test_an_agent_used_as_a_tool_needs_a_tools_name() -> None:
     dotted = Agent(name="team.helper", instructions="Help out.")
     with pytest.raises(UsageError, match=r"agent 'team\.helper' cannot be a tool under that name"):
         agent(tools=[dotted])
 
 
-def test_an_agent_that_contains_itself_at_any_depth_is_refused():
+def test_an_agent_that_contains_itself_at_any_depth_is_refused() -> None:
     inner = Agent(name="inner", instructions="Go deeper.", tools=[agent()])
     with pytest.raises(UsageError, match="agent 'support' contains an agent of its own name, in 'inner'"):
         agent(tools=[inner])
 
 
-def test_two_agents_may_share_a_third():
+def test_two_agents_may_share_a_third() -> None:
     shared = Agent(name="shared", instructions="Help both.")
     pair = [Agent(name=name, instructions="Work.", tools=[shared]) for name in ("left", "right")]
     assert len(agent(tools=pair).tool_specs) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,13 +23,13 @@ def refund(
 
 
 @pytest.mark.parametrize("as_given", [json.dumps, dict])
-def test_arguments_that_fit_come_back_as_written(as_given):
+def test_arguments_that_fit_come_back_as_written(as_given: Callable[[dict[str, Any]], Any]) -> None:
     written = {"order_id": "1001", "amount_usd": 42.5, "lines": [1, 2]}
     assert refund.check(as_given(written)) == written
 
 
-def test_what_is_checked_shares_nothing_with_its_source():
-    source = {"order_id": "1", "amount_usd": 1, "lines": [1]}
+def test_what_is_checked_shares_nothing_with_its_source() -> None:
+    source: dict[str, Any] = {"order_id": "1", "amount_usd": 1, "lines": [1]}
     checked = refund.check(source)
     source["lines"].append("later")
     assert checked["lines"] == [1]
@@ -55,31 +56,31 @@ def test_what_is_checked_shares_nothing_with_its_source():
         (None, "not readable as JSON"),
     ],
 )
-def test_arguments_that_do_not_fit_name_the_field_and_what_was_expected(arguments, told):
+def test_arguments_that_do_not_fit_name_the_field_and_what_was_expected(arguments: Any, told: str) -> None:
     with pytest.raises(ToolArgumentsError) as caught:
         refund.check(arguments)
     assert told in str(caught.value)
     assert "Nothing was done. Call refund again" in str(caught.value)
 
 
-def test_several_faults_are_told_at_once():
+def test_several_faults_are_told_at_once() -> None:
     with pytest.raises(ToolArgumentsError) as caught:
         refund.check({"order_id": 1, "to": "me"})
     assert all(name in str(caught.value) for name in ("order_id: ", "'amount_usd'", "'to'"))
 
 
-def test_arguments_over_a_million_characters_are_not_parsed():
+def test_arguments_over_a_million_characters_are_not_parsed() -> None:
     with pytest.raises(ToolArgumentsError, match=r"1,000,02\d characters long, at most 1,000,000 are read"):
         refund.check('{"order_id": "' + "x" * 1_000_006 + '", ')
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
-def test_deeply_nested_arguments_are_refused_without_a_crash(opening):
+def test_deeply_nested_arguments_are_refused_without_a_crash(opening: str) -> None:
     with pytest.raises(ToolArgumentsError, match="recursion limit"):
         refund.check('{"order_id": "1", "amount_usd": 1, "reason": ' + opening * 100_000)
 
 
-def test_deeply_nested_objects_are_refused_without_a_crash():
+def test_deeply_nested_objects_are_refused_without_a_crash() -> None:
     reason: dict[str, Any] = {}
     for _ in range(5_000):
         reason = {"a": reason}
@@ -87,13 +88,13 @@ def test_deeply_nested_objects_are_refused_without_a_crash():
         refund.check({"order_id": "1", "amount_usd": 1, "reason": reason})
 
 
-def test_a_refusal_stays_short_whatever_was_written():
+def test_a_refusal_stays_short_whatever_was_written() -> None:
     with pytest.raises(ToolArgumentsError) as caught:
         refund.check({"x" * 100_000: 1, "order_id": ["y" * 100_000], "lines": ["z" * 10_000] * 50})
     assert len(str(caught.value)) < 5_000
 
 
-def test_a_schema_that_never_ends_is_refused_without_a_crash():
+def test_a_schema_that_never_ends_is_refused_without_a_crash() -> None:
     endless = Tool(
         name="endless",
         description="Never ends.",
@@ -106,7 +107,7 @@ def test_a_schema_that_never_ends_is_refused_without_a_crash():
         endless.check({})
 
 
-def test_a_schema_is_never_fetched_from_the_network():
+def test_a_schema_is_never_fetched_from_the_network() -> None:
     remote = Tool(
         name="remote",
         description="Lives elsewhere.",
@@ -119,7 +120,7 @@ def test_a_schema_is_never_fetched_from_the_network():
         remote.check({"a": 1})
 
 
-def test_a_schema_that_is_none_is_refused_when_the_tool_is_made():
+def test_a_schema_that_is_none_is_refused_when_the_tool_is_made() -> None:
     with pytest.raises(UsageError, match="not a JSON Schema"):
         Tool(
             name="odd",
@@ -131,7 +132,7 @@ def test_a_schema_that_is_none_is_refused_when_the_tool_is_made():
         )
 
 
-def test_a_validator_of_the_team_that_breaks_is_told_to_the_model():
+def test_a_validator_of_the_team_that_breaks_is_told_to_the_model() -> None:
     def explode(_: object) -> dict[str, Any]:
         raise KeyError("theirs")
 
@@ -159,7 +160,7 @@ _KEYS = st.sampled_from(["order_id", "amount_usd", "lines", "reason"]) | st.text
 @given(st.text() | _JSON.map(json.dumps) | st.dictionaries(_KEYS, _JSON))
 @example("\ud800")
 @example('{"order_id": "\\ud800", "amount_usd": 1}')
-def test_anything_at_all_is_either_fitting_or_refused(arguments):
+def test_anything_at_all_is_either_fitting_or_refused(arguments: str | dict[str, Any]) -> None:
     try:
         checked = refund.check(arguments)
     except ToolArgumentsError:

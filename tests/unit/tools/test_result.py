@@ -44,7 +44,7 @@ class Unspeakable(Exception):
         ("half \ud800 a pair", "half ? a pair"),
     ],
 )
-def test_text_stays_and_anything_else_becomes_json(value, content):
+def test_text_stays_and_anything_else_becomes_json(value: Any, content: str) -> None:
     result = returned(value, CAP)
     assert result == ToolResult(content, is_error=False)
     assert type(result.content) is str
@@ -57,7 +57,7 @@ def cyclic() -> Any:
 
 
 @pytest.mark.parametrize("value", [object(), cyclic(), {"a": {1: lambda: 3}}, b"\xff", ValueError("x")])
-def test_what_json_cannot_hold_is_an_error_that_names_the_reason(value):
+def test_what_json_cannot_hold_is_an_error_that_names_the_reason(value: Any) -> None:
     result = returned(value, CAP)
     assert result.is_error
     assert result.content.startswith("The result cannot be passed on: PydanticSerializationError: ")
@@ -66,7 +66,7 @@ def test_what_json_cannot_hold_is_an_error_that_names_the_reason(value):
 @pytest.mark.parametrize(
     ("value", "size"), [("x" * 65_537, "65,537"), (["x" * 65_533], "65,537"), ("ü" * 32_769, "65,538")]
 )
-def test_a_result_over_the_cap_tells_its_size_the_cap_and_to_ask_for_less(value, size):
+def test_a_result_over_the_cap_tells_its_size_the_cap_and_to_ask_for_less(value: Any, size: str) -> None:
     result = returned(value, CAP)
     assert result.is_error
     assert f"at least {size} bytes" in result.content
@@ -74,7 +74,7 @@ def test_a_result_over_the_cap_tells_its_size_the_cap_and_to_ask_for_less(value,
 
 
 @pytest.mark.parametrize(("value", "copies"), [("x" * 50_000_000, 0), (["x" * 50_000_000], 1)])
-def test_fifty_megabytes_are_refused_without_a_second_copy(value, copies):
+def test_fifty_megabytes_are_refused_without_a_second_copy(value: Any, copies: int) -> None:
     """Text is measured in place; anything else is written once, and never decoded."""
     tracemalloc.start()
     try:
@@ -85,9 +85,9 @@ def test_fifty_megabytes_are_refused_without_a_second_copy(value, copies):
     assert peak < copies * 50_000_000 + 1_000_000
 
 
-def test_a_failure_is_class_and_message():
+def test_a_failure_is_class_and_message() -> None:
     assert failed(LookupError("gone")) == ToolResult("The tool failed: LookupError: gone", is_error=True)
 
 
-def test_a_failure_whose_own_message_fails_is_still_told():
+def test_a_failure_whose_own_message_fails_is_still_told() -> None:
     assert failed(Unspeakable()).content == "The tool failed: Unspeakable (its message cannot be shown)"

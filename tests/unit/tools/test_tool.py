@@ -41,11 +41,11 @@ def raising(error: BaseException) -> Tool:
     return broken
 
 
-def test_a_decorated_function_is_still_the_plain_function():
+def test_a_decorated_function_is_still_the_plain_function() -> None:
     assert find_order("1001") == {"order_id": "1001", "total_usd": 42.5}
 
 
-def test_the_schema_comes_from_the_signature_and_a_google_docstring():
+def test_the_schema_comes_from_the_signature_and_a_google_docstring() -> None:
     @tool
     def order(
         lines: list[Line],
@@ -84,7 +84,7 @@ def test_the_schema_comes_from_the_signature_and_a_google_docstring():
     }
 
 
-def test_the_spec_is_openais_tool_and_is_made_once():
+def test_the_spec_is_openais_tool_and_is_made_once() -> None:
     assert find_order.spec is find_order.spec
     assert find_order.spec == {
         "type": "function",
@@ -106,7 +106,9 @@ def test_the_spec_is_openais_tool_and_is_made_once():
         ({"effect": "none", "approval": "always"}, "none", "always"),
     ],
 )
-def test_unlabelled_is_the_worst_case_and_approval_follows_the_effect(labels, effect, approval):
+def test_unlabelled_is_the_worst_case_and_approval_follows_the_effect(
+    labels: dict[str, Any], effect: str, approval: str
+) -> None:
     @tool(**labels)
     def act() -> None:
         """Act."""
@@ -114,7 +116,7 @@ def test_unlabelled_is_the_worst_case_and_approval_follows_the_effect(labels, ef
     assert (act.effect, act.approval) == (effect, approval)
 
 
-def test_a_bare_decorator_is_the_worst_case():
+def test_a_bare_decorator_is_the_worst_case() -> None:
     @tool
     def act() -> None:
         """Act."""
@@ -145,11 +147,11 @@ def positional(order_id: str, /) -> None:
     """Positional."""
 
 
-def unannotated(order_id) -> None:
+def unannotated(order_id) -> None:  # type: ignore[no-untyped-def]  # the mistake under test
     """Unannotated."""
 
 
-def unknown_type(order_id: Missing) -> None:  # noqa: F821  (a type that cannot be found is the point)
+def unknown_type(order_id: Missing) -> None:  # type: ignore[name-defined]  # noqa: F821  (a type that cannot be found is the point)
     """Unknown type."""
 
 
@@ -192,7 +194,9 @@ def misdocumented(order_id: str) -> None:
         ("find_order", "makes a tool of a function", None),
     ],
 )
-def test_a_function_that_cannot_be_described_says_how_to_mend_it(function, what, next_step):
+def test_a_function_that_cannot_be_described_says_how_to_mend_it(
+    function: Any, what: str, next_step: str | None
+) -> None:
     with pytest.raises(UsageError, match=what) as caught:
         tool(function)
     assert next_step is None or next_step in (caught.value.next_step or "")
@@ -209,7 +213,7 @@ def test_a_function_that_cannot_be_described_says_how_to_mend_it(function, what,
         ({"result_limit_bytes": 0}, "result_limit_bytes=0, expected a whole number"),
     ],
 )
-def test_a_wrong_label_names_the_value_and_what_was_expected(options, what):
+def test_a_wrong_label_names_the_value_and_what_was_expected(options: dict[str, Any], what: str) -> None:
     with pytest.raises(UsageError, match=what):
         tool(**options)(no_json_needed)
 
@@ -218,7 +222,7 @@ def no_json_needed() -> None:
     """Nothing to give."""
 
 
-def test_a_parameter_may_be_called_like_a_method_of_pydantic():
+def test_a_parameter_may_be_called_like_a_method_of_pydantic() -> None:
     @tool(effect="none")
     def save(json: str, schema: int = 1) -> str:
         """Save."""
@@ -227,7 +231,7 @@ def test_a_parameter_may_be_called_like_a_method_of_pydantic():
     assert asyncio.run(save.call(save.check('{"json": "x"}'))).content == "x 1"
 
 
-async def test_arguments_reach_the_function_in_its_own_types():
+async def test_arguments_reach_the_function_in_its_own_types() -> None:
     @tool(effect="none")
     def book(day: datetime.date, price: Decimal, lines: list[Line], note: str = "none") -> str:
         """Book."""
@@ -238,7 +242,7 @@ async def test_arguments_reach_the_function_in_its_own_types():
     assert (await book.call(arguments)).content == "032 2.50 1 none"
 
 
-def test_what_python_types_ask_beyond_json_is_told_to_the_model():
+def test_what_python_types_ask_beyond_json_is_told_to_the_model() -> None:
     @tool
     def book(day: datetime.date) -> None:
         """Book."""
@@ -247,13 +251,13 @@ def test_what_python_types_ask_beyond_json_is_told_to_the_model():
         book.check({"day": "2026-02-31"})
 
 
-async def test_arguments_that_were_never_checked_are_an_error_result():
+async def test_arguments_that_were_never_checked_are_an_error_result() -> None:
     result = await find_order.call({"order_id": []})
     assert result.is_error
     assert "order_id: Input should be a valid string" in result.content
 
 
-async def test_an_async_function_is_awaited():
+async def test_an_async_function_is_awaited() -> None:
     @tool
     async def wait(order_id: str) -> dict[str, str]:
         """Wait."""
@@ -263,7 +267,7 @@ async def test_an_async_function_is_awaited():
     assert await wait.call({"order_id": "7"}) == ToolResult('{"id":"7"}')
 
 
-async def test_a_plain_function_runs_in_a_thread_with_the_callers_context():
+async def test_a_plain_function_runs_in_a_thread_with_the_callers_context() -> None:
     tenant = contextvars.ContextVar("tenant", default="none")
 
     @tool
@@ -276,12 +280,12 @@ async def test_a_plain_function_runs_in_a_thread_with_the_callers_context():
 
 
 @pytest.mark.parametrize("error", [ValueError("no such order"), StopIteration("no such order")])
-async def test_a_tool_that_raises_is_an_error_result_without_a_traceback(error):
+async def test_a_tool_that_raises_is_an_error_result_without_a_traceback(error: Exception) -> None:
     result = await asyncio.wait_for(raising(error).call({}), 10)
     assert result == ToolResult(f"The tool failed: {type(error).__name__}: no such order", is_error=True)
 
 
-async def test_an_async_tool_that_raises_is_an_error_result():
+async def test_an_async_tool_that_raises_is_an_error_result() -> None:
     @tool
     async def broken() -> None:
         """Raise."""
@@ -290,16 +294,16 @@ async def test_an_async_tool_that_raises_is_an_error_result():
     assert await broken.call({}) == ToolResult("The tool failed: LookupError: gone", is_error=True)
 
 
-async def test_the_message_of_an_error_is_capped():
+async def test_the_message_of_an_error_is_capped() -> None:
     assert len((await raising(ValueError("x" * 1_000_000)).call({})).content) < 1_100
 
 
-async def test_a_stop_of_the_graph_passes_through_a_plain_tool():
+async def test_a_stop_of_the_graph_passes_through_a_plain_tool() -> None:
     with pytest.raises(Stop):
         await raising(Stop()).call({})
 
 
-async def test_a_stop_of_the_graph_passes_through_an_async_tool_and_out_of_a_task_group():
+async def test_a_stop_of_the_graph_passes_through_an_async_tool_and_out_of_a_task_group() -> None:
     @tool
     async def fan_out(grouped: bool) -> None:
         """Stop."""
@@ -313,7 +317,7 @@ async def test_a_stop_of_the_graph_passes_through_an_async_tool_and_out_of_a_tas
             await fan_out.call({"grouped": grouped})
 
 
-async def test_a_task_group_that_failed_without_a_stop_is_an_error_result():
+async def test_a_task_group_that_failed_without_a_stop_is_an_error_result() -> None:
     @tool
     async def fan_out() -> None:
         """Fail."""
@@ -322,7 +326,7 @@ async def test_a_task_group_that_failed_without_a_stop_is_an_error_result():
     assert (await fan_out.call({})).content == "The tool failed: ExceptionGroup: two (2 sub-exceptions)"
 
 
-async def test_a_cancellation_passes_through():
+async def test_a_cancellation_passes_through() -> None:
     started = asyncio.Event()
 
     @tool
@@ -339,7 +343,7 @@ async def test_a_cancellation_passes_through():
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_of_the_process_passes_through(error):
+def test_an_interrupt_of_the_process_passes_through(error: type[BaseException]) -> None:
     @tool
     async def interrupted() -> None:
         """Interrupt."""
@@ -350,7 +354,7 @@ def test_an_interrupt_of_the_process_passes_through(error):
             asyncio.run(broken.call({}))
 
 
-async def test_a_result_over_the_declared_cap_is_refused():
+async def test_a_result_over_the_declared_cap_is_refused() -> None:
     @tool(effect="none", result_limit_bytes=10)
     def much(count: int) -> str:
         """Give much."""
