@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ COUNT_MAX = 2**62
 SECONDS_MAX = 10**9
 """The longest a run may be given (about 31 years), so that a deadline is always a date."""
 
+_KEYS = ("steps", "tool_calls", "tokens", "cost_usd", "seconds")
 _AN_AMOUNT = 'an amount of USD such as "0.25", or None for no limit'
 
 
@@ -44,6 +45,14 @@ class Limits:
     seconds: float | None = 600
     """Working time, above 0: what a run waits for people does not count."""
 
+    _given: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __new__(cls, **given: Any) -> Self:
+        """Remember which limits were written down: a default must not tighten what somebody wrote elsewhere."""
+        self = object.__new__(cls)
+        object.__setattr__(self, "_given", frozenset(given))
+        return self
+
     def __post_init__(self) -> None:
         for key in ("steps", "tool_calls", "tokens"):
             _check_count(key, getattr(self, key))
@@ -61,11 +70,12 @@ class Limits:
         return cls(steps=None, tool_calls=None, tokens=None, cost_usd=None, seconds=None)
 
     def tightened(self, other: Limits) -> Limits:
-        """The smaller limit of the two, field by field."""
-        pairs = {field.name: (getattr(self, field.name), getattr(other, field.name)) for field in fields(self)}
-        return Limits(
-            **{key: min((limit for limit in pair if limit is not None), default=None) for key, pair in pairs.items()}
-        )
+        """The smaller limit of each kind that was given; a kind that neither gave has its safe default."""
+        tight = {}
+        for key in self._given | other._given:
+            limits = [getattr(one, key) for one in (self, other) if key in one._given]
+            tight[key] = min((limit for limit in limits if limit is not None), default=None)
+        return Limits(**tight)
 
     def as_amounts_limit(self) -> dict[str, int | None]:
         """The limit of each of `bursar.budget.amounts.DIMENSIONS`, in the ledger's units; None is no limit."""
@@ -73,15 +83,14 @@ class Limits:
 
     def to_record(self) -> dict[str, int | float | str | None]:
         """A JSON object that `from_record` reads back; money is text."""
-        record = {field.name: getattr(self, field.name) for field in fields(self)}
+        record = {key: getattr(self, key) for key in _KEYS}
         return {key: str(value) if isinstance(value, Decimal) else value for key, value in record.items()}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         """Read what `to_record` wrote; raises UsageError for an unknown key."""
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(set(record) - set(known)):
-            raise UsageError(f"limits: unknown key {unknown[0]!r}; expected some of {', '.join(known)}")
+        if unknown := sorted(set(record) - set(_KEYS)):
+            raise UsageError(f"limits: unknown key {unknown[0]!r}; expected some of {', '.join(_KEYS)}")
         return cls(**record)
 
 

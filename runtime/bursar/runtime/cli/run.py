@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,7 +41,7 @@ async def run(
         source = load_agent(target)
     is_agent = isinstance(source, Agent)
     given = {"cost_usd": cost_limit, "steps": steps, "tool_calls": tool_calls, "tokens": tokens, "seconds": seconds}
-    limits = limits_of(given, of_agent=is_agent)
+    limits = Limits.from_record({name: limit for name, limit in given.items() if limit is not None})
     async with Runtime.open(config) as runtime:
         events = runtime.stream(
             source,
@@ -56,12 +54,6 @@ async def run(
         )
         ended = await follow(runtime, tenant, events, config)
     return conclude(ended, config, as_json=as_json, debug=debug)
-
-
-def limits_of(given: Mapping[str, Any], *, of_agent: bool) -> Limits:
-    """The limits that were given: an agent's own hold beside them, a graph has none but the safe defaults."""
-    written = {name: limit for name, limit in given.items() if limit is not None}
-    return replace(Limits.unlimited(), **written) if of_agent else Limits(**written)
 
 
 def graph_input(text: str) -> Any:
