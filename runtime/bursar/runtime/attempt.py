@@ -25,7 +25,8 @@ from bursar.budget.windows import to_us
 from bursar.runtime.context import RunContext
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Model
-from bursar.runtime.models.provider import CallTimeout, Message, ModelReply, ModelRequest, ProviderError
+from bursar.runtime.models.provider import BrokenStream, CallTimeout, Message, ModelReply, ModelRequest, ProviderError
+from bursar.runtime.stop import ModelCallFailed
 from bursar.runtime.waiting import WaitingRoom
 
 __all__ = ["Ask", "Attempts", "Delta", "PaidReply"]
@@ -81,6 +82,9 @@ class PaidReply:
     capped: bool
     """Whether the bound on the output had been lowered to fit what was left."""
 
+    kept_back: Amounts
+    """What was left in the run for its last answer."""
+
     replayed: bool = False
 
 
@@ -112,39 +116,48 @@ class Attempts:
         failures: list[str],
         on_delta: Delta | None,
     ) -> PaidReply | Refusal | None:
-        """The model's reply; the ledger's refusal; or None where the model failed, with why added to `failures`."""
-        quote = self._quote(ask, run, model, counted)
+        """The model's reply; the ledger's refusal; or None where the model failed, with why added to `failures`.
+
+        Raises ModelCallFailed where an answer broke off of which `on_delta` was given a part.
+        """
+        bound = self._ledger.ledger.margins.bound(model.name, counted)
+        kept = _last_answer(ask, model, bound)
+        quote = self._quote(ask, run, model, counted, bound, kept)
         for _ in range(model.retries + 1):
             timeout_s = self._timeout_s(run, model)
             made = await self._reserve(run, call, quote, timeout_s, final=ask.final)
             if isinstance(made, Refusal):
                 return made
             if isinstance(made, Replay):
-                return _replayed(made)
+                return _replayed(made, kept)
             run.tell("call", node=call.node, tier=ask.tier, model=model.name, text=call.reason or "")
             try:
                 reply = await self._send(_request(ask, model, made, timeout_s), made, model, on_delta)
             except ProviderError as error:
                 failures.append(f"{model.name}: {error}")
                 run.tell("failed", node=call.node, tier=ask.tier, model=model.name, text=str(error))
+                if isinstance(error, _BrokenOff) and on_delta is not run.on_delta:
+                    # An agent's listener is told that this answer failed; another would take the next for its rest.
+                    raise ModelCallFailed(
+                        f"the answer of {model.name} broke off after a part of it was passed on: {error}",
+                        next_step=f"bursar resume {run.scope.run_id}",
+                    ) from error
                 if error.billed == "no" or not error.retryable:
                     return None
                 continue
-            return await self._settle(run, call, made, reply, counted)
+            return await self._settle(run, call, made, reply, counted, kept)
         return None
 
-    def _quote(self, ask: Ask, run: RunContext, model: Model, counted: int) -> ModelQuote:
-        bound = self._ledger.ledger.margins.bound(model.name, counted)
+    def _quote(self, ask: Ask, run: RunContext, model: Model, counted: int, bound: int, kept: Amounts) -> ModelQuote:
         wanted = min(ask.max_output_tokens or run.max_output_tokens, model.max_output_tokens)
         if model.context_window is not None:
             wanted = max(1, min(wanted, model.context_window - counted))
-        kept = Amounts()
-        if ask.kept_back_tokens:
-            asked = bound + LAST_ANSWER_INPUT_TOKENS
-            cost = model.price.worst_case(asked, ask.kept_back_tokens) if model.price else 0
-            kept = Amounts(cost, asked + ask.kept_back_tokens, 1)
         return ModelQuote(
-            model=model.name, price=model.price, input_tokens=bound, max_output_tokens=wanted, keep_back=kept
+            model=model.name,
+            price=model.price,
+            input_tokens=bound,
+            max_output_tokens=wanted,
+            keep_back=run.to_keep(kept),
         )
 
     def _timeout_s(self, run: RunContext, model: Model) -> float:
@@ -220,7 +233,7 @@ class Attempts:
         return self._rng.uniform(pause / 2, pause)
 
     async def _settle(
-        self, run: RunContext, call: Call, made: Reservation, reply: ModelReply, counted: int
+        self, run: RunContext, call: Call, made: Reservation, reply: ModelReply, counted: int, kept_back: Amounts
     ) -> PaidReply:
         # Where the provider does not say what it used, what can be seen of the answer is no bound on what it bills:
         # models think out of sight.
@@ -250,15 +263,45 @@ class Attempts:
             posted=posted,
             model=call.model or "",
             capped=made.capped,
+            kept_back=kept_back,
         )
 
 
+def _last_answer(ask: Ask, model: Model, bound: int) -> Amounts:
+    """What a last answer may come to after a call whose input has this bound; nothing where none is given."""
+    if not ask.kept_back_tokens:
+        return Amounts()
+    asked = bound + LAST_ANSWER_INPUT_TOKENS
+    cost = model.price.worst_case(asked, ask.kept_back_tokens) if model.price else 0
+    return Amounts(cost, asked + ask.kept_back_tokens, 1)
+
+
+class _BrokenOff(BrokenStream):
+    """The answer failed after a part of it was passed on: whatever the provider says, it may have been billed."""
+
+
 async def _sent(model: Model, request: ModelRequest, on_delta: Delta | None) -> ModelReply:
+    if on_delta is None:
+        return await _in_time(model, request, model.provider.complete(request))
+    passed_on = False
+
+    def pass_on(part: Mapping[str, Any]) -> None:
+        nonlocal passed_on
+        passed_on = True
+        on_delta(part)
+
+    try:
+        return await _in_time(model, request, _streamed(model, request, pass_on))
+    except ProviderError as error:
+        if passed_on:
+            raise _BrokenOff(error.message, status=error.status) from error
+        raise
+
+
+async def _in_time(model: Model, request: ModelRequest, answer: Awaitable[ModelReply]) -> ModelReply:
     try:
         async with asyncio.timeout(request.timeout_s):
-            if on_delta is None:
-                return await model.provider.complete(request)
-            return await _streamed(model, request, on_delta)
+            return await answer
     except TimeoutError:
         raise CallTimeout(f"{model.name} did not answer within {request.timeout_s:g} s") from None
 
@@ -294,7 +337,7 @@ def _request(ask: Ask, model: Model, made: Reservation, timeout_s: float) -> Mod
     )
 
 
-def _replayed(found: Replay) -> PaidReply:
+def _replayed(found: Replay, kept_back: Amounts) -> PaidReply:
     kept = json.loads(found.reply)
     return PaidReply(
         message=kept["message"],
@@ -303,5 +346,6 @@ def _replayed(found: Replay) -> PaidReply:
         posted=Amounts(),
         model=kept["model"],
         capped=kept["capped"],
+        kept_back=kept_back,
         replayed=True,
     )

@@ -17,6 +17,7 @@ from langgraph.config import get_config
 from langgraph.runtime import get_runtime
 
 from bursar.agents.agent import Agent, OnLimit
+from bursar.budget.amounts import Amounts
 from bursar.budget.scope import Scope
 from bursar.runtime.events import Event, EventKind
 from bursar.runtime.side_loop import SideLoop
@@ -59,6 +60,9 @@ class RunContext:
     on_delta: Callable[[Mapping[str, Any]], None] | None = None
     """Where pieces of an agent's answers go while they arrive; None = nobody listens."""
 
+    kept_back: Mapping[str, Amounts] = field(default_factory=dict)
+    """What calls must leave for last answers, by the path of the run."""
+
     ordinals: Counter[tuple[str, int, str]] = field(default_factory=Counter)
     ended: threading.Event = field(default_factory=threading.Event)
     """Set once the run is not executed here any more: a thread that outlives it may not spend for it."""
@@ -66,6 +70,14 @@ class RunContext:
     def child(self, agent: Agent, name: str) -> RunContext:
         """The context of an agent that is used as a tool here: it spends from this run, within its own limits."""
         return replace(self, scope=self.scope.child(agent.name, name), on_limit=agent.on_limit or self.on_limit)
+
+    def keeping(self, last_answer: Amounts) -> RunContext:
+        """The context of all that an agent sets to work, which must leave it enough for a last answer of its own."""
+        return replace(self, kept_back=self.to_keep(last_answer))
+
+    def to_keep(self, last_answer: Amounts) -> Mapping[str, Amounts]:
+        """What is kept back when this run's own last answer is, too; it draws on every run around it."""
+        return {path: self.kept_back.get(path, Amounts()) + last_answer for path in self.scope.run_paths}
 
     def call_id(self, content: Mapping[str, Any] | None) -> str:
         """The id of the next call of the present LangGraph task, the same when the task is run again.

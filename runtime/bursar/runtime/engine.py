@@ -21,6 +21,7 @@ from langgraph.types import Command
 from bursar.budget.errors import ConflictError, LedgerError
 from bursar.budget.gate import Hold
 from bursar.budget.scope import Scope
+from bursar.memory import CheckpointSaver
 from bursar.runtime.config import Config
 from bursar.runtime.context import RunContext
 from bursar.runtime.decisions import Decision, grant, in_words
@@ -82,6 +83,7 @@ class Engine:
         records: Records,
         calls: PaidCalls,
         side_loop: SideLoop,
+        checkpoints: CheckpointSaver,
         *,
         holder: str,
         clock: Callable[[], datetime],
@@ -92,6 +94,7 @@ class Engine:
         self._records = records
         self._calls = calls
         self._side_loop = side_loop
+        self._checkpoints = checkpoints
         self._holder = holder
         self._clock = clock
         self._taken: set[str] = set()
@@ -112,6 +115,7 @@ class Engine:
         with self._alone(run_id):
             row, hold = await self._held(run_id, resumption.changed_us)
             try:
+                await self._checkpoints.fence(run_id, hold.epoch)  # whoever held it before writes nothing any more
                 if resumption.stops:
                     ending = Ending(status="stopped", cause=row["stop_reason"], output=row["output"])
                     return await self._ledger.do(self._end, row, hold, ending)
@@ -301,7 +305,9 @@ class Engine:
     def _end(self, row: Record, hold: Hold, ending: Ending) -> Run:
         """Write down how the execution ended, unless another worker has the run now."""
         if self._gates.let_go(run_path(row), hold.epoch):
-            looked: dict[str, Any] = {} if ending.interrupts is None else {"interrupts": interrupts_as_json(ending.interrupts)}
+            looked: dict[str, Any] = (
+                {} if ending.interrupts is None else {"interrupts": interrupts_as_json(ending.interrupts)}
+            )
             self._records.change(row["id"], ending.status, cause=ending.cause, output=ending.output, **looked)
         return self._records.show(self._records.row(row["id"]), ending.value, ending.error)
 

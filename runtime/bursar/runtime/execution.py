@@ -15,6 +15,7 @@ from langgraph.types import Interrupt as GraphInterrupt
 
 from bursar.budget.errors import BursarError, LedgerError
 from bursar.budget.refusal import Refusal
+from bursar.memory import EPOCH_KEY
 from bursar.runtime.context import RUN_KEY, RunContext
 from bursar.runtime.escalate import APPROVAL_KEYS
 from bursar.runtime.ledger_thread import LedgerThread
@@ -43,9 +44,13 @@ class Ending:
     error: BaseException | None = None
 
 
-def graph_config(run_id: str) -> RunnableConfig:
-    """LangGraph's config of a run: its thread is the run itself."""
-    return {"configurable": {"thread_id": run_id, RUN_KEY: run_id}}
+def graph_config(run_id: str, epoch: int | None = None) -> RunnableConfig:
+    """LangGraph's config of a run: its thread is the run itself.
+
+    With `epoch`, checkpoints are written only while nobody has taken the run over since.
+    """
+    configurable: dict[str, Any] = {"thread_id": run_id, RUN_KEY: run_id}
+    return {"configurable": configurable if epoch is None else {**configurable, EPOCH_KEY: epoch}}
 
 
 async def execute(work: Work, run: RunContext, ledger: LedgerThread, given: Any | Command[Any]) -> Ending:
@@ -53,7 +58,7 @@ async def execute(work: Work, run: RunContext, ledger: LedgerThread, given: Any 
 
     What the run was charged is the ledger's to say, whatever happens here.
     """
-    config = graph_config(run.scope.run_id)
+    config = graph_config(run.scope.run_id, run.epoch)
     try:
         with run.registered():
             async with asyncio.timeout(_seconds_left(run)):

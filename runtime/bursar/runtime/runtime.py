@@ -14,15 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-
 from bursar.agents.agent import Agent, OnLimit
 from bursar.agents.load import load_agent
 from bursar.budget.errors import ConflictError, UsageError
 from bursar.budget.limits import Limits
 from bursar.budget.scope import Scope
 from bursar.budget.windows import utc_now
-from bursar.memory.checkpoints import open_checkpoints
+from bursar.memory import CheckpointSaver, open_checkpoints
 from bursar.runtime.config import Config, load_config
 from bursar.runtime.decisions import Decision, checked, grant
 from bursar.runtime.engine import Engine, Listener, Resumption, ended_after_cancel
@@ -53,7 +51,7 @@ class Runtime:
         ledger: LedgerThread,
         records: Records,
         catalog: Catalog,
-        checkpointer: AsyncSqliteSaver,
+        checkpointer: CheckpointSaver,
         *,
         clock: Callable[[], datetime],
         rng: random.Random,
@@ -69,7 +67,7 @@ class Runtime:
         calls = PaidCalls(ledger, catalog, clock=clock, rng=rng, sleep=sleep)
         holder = f"{socket.gethostname()}:{os.getpid()}:{rng.getrandbits(32):08x}"
         self._side_loop = SideLoop()
-        self._engine = Engine(config, ledger, records, calls, self._side_loop, holder=holder, clock=clock)
+        self._engine = Engine(config, ledger, records, calls, self._side_loop, checkpointer, holder=holder, clock=clock)
         self._works: dict[str, Work] = {}
         self._begun: dict[str, Work] = {}
 
