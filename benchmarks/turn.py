@@ -157,6 +157,7 @@ class _NoGate:
             posted=Amounts(),
             model="house",
             capped=False,
+            kept_back=Amounts(),
         )
 
     async def charge_tool(self, run: RunContext, call: object) -> None:

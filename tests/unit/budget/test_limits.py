@@ -104,20 +104,20 @@ def test_tightened_takes_the_smaller_limit_of_each_kind() -> None:
     )
 
 
-def test_a_limit_left_out_tightens_nothing():
+def test_a_limit_left_out_tightens_nothing() -> None:
     agents = Limits(steps=500, tool_calls=2000, seconds=7200, cost_usd="20", tokens=10**6)
     assert agents.tightened(Limits(cost_usd="10")) == replace(agents, cost_usd="10")
     assert Limits(cost_usd="10").tightened(agents) == replace(agents, cost_usd="10")
     assert agents.tightened(Limits()) == agents
 
 
-def test_a_limit_that_was_lifted_explicitly_stays_lifted_and_one_that_nobody_gave_is_safe():
+def test_a_limit_that_was_lifted_explicitly_stays_lifted_and_one_that_nobody_gave_is_safe() -> None:
     lifted = Limits(seconds=None).tightened(Limits(steps=500))
     assert lifted == Limits(seconds=None, steps=500)
     assert lifted.tightened(Limits(cost_usd="10")) == Limits(seconds=None, steps=500, cost_usd="10")
 
 
-def test_a_copy_remembers_what_was_left_out():
+def test_a_copy_remembers_what_was_left_out() -> None:
     agents = Limits(steps=500)
     assert copy.copy(agents).tightened(Limits(tool_calls=2000)) == Limits(steps=500, tool_calls=2000)
     assert agents.tightened(pickle.loads(pickle.dumps(Limits()))) == agents
