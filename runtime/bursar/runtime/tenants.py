@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
+from bursar.budget.amounts import DIMENSIONS
 from bursar.budget.errors import UsageError
 from bursar.budget.ledger import Ledger
 from bursar.budget.money import nanousd
+from bursar.budget.windows import Period
 from bursar.runtime.config import BudgetConfig, Config, TenantConfig
 
 if TYPE_CHECKING:
@@ -16,18 +18,23 @@ if TYPE_CHECKING:
 
 __all__ = ["declare_budgets", "require_prices", "tenant_of", "tiers_of"]
 
+_AUTHOR = "bursar.yaml"
+
 
 def declare_budgets(ledger: Ledger, config: Config) -> None:
-    """Set the declared budgets; what a command has set since is left as it is.
+    """Set the declared budgets and lift those no longer declared; what a command has set since is left as it is.
 
     A tenant without a budget gets an unlimited one, so that what it spends is summed up all the same.
     """
+    declared: dict[str, list[BudgetConfig]] = {}
     for name, tenant in config.tenants.items():
         if not tenant.budgets:
-            ledger.budgets.set(name, limit={}, author="bursar.yaml", source="config")
-        _declare(ledger, name, tenant.budgets)
-        for agent, budgets in tenant.agents.items():
-            _declare(ledger, f"{name}/{agent}", budgets.budgets)
+            ledger.budgets.set(name, limit={}, author=_AUTHOR, source="config")
+        declared[name] = tenant.budgets
+        declared |= {f"{name}/{agent}": budgets.budgets for agent, budgets in tenant.agents.items()}
+    for path, budgets in declared.items():
+        _declare(ledger, path, budgets)
+    _lift_all_but(ledger, {(path, budget.per) for path, budgets in declared.items() for budget in budgets})
 
 
 def require_prices(catalog: Catalog, config: Config) -> None:
@@ -70,6 +77,15 @@ def _declare(ledger: Ledger, path: str, budgets: Iterable[BudgetConfig]) -> None
                 "steps": budget.steps,
                 "tool_calls": budget.tool_calls,
             },
-            author="bursar.yaml",
+            author=_AUTHOR,
             source="config",
         )
+
+
+def _lift_all_but(ledger: Ledger, declared: Collection[tuple[str, Period]]) -> None:
+    for line in ledger.budgets.ls():
+        limits_something = any(limit is not None for limit in line.limit.values())
+        if line.source == "config" and limits_something and (line.path, line.per) not in declared:
+            lifted = dict.fromkeys(DIMENSIONS)
+            note = "no longer declared"
+            ledger.budgets.set(line.path, per=line.per, limit=lifted, author=_AUTHOR, note=note, source="config")
