@@ -27,13 +27,14 @@ from tests.support.provider import Answer, Behaviour, Fault, TrueProvider
 
 THREE = Limits(steps=3, cost_usd=None)
 GIVEN = {"messages": [("user", QUESTION)]}
+LAST_WORDS = "As far as I came: nothing."
 RETRIES = 2
 
 
 def insists(body: dict[str, Any], _: int) -> Answer:
     """Calls the first tool that it is offered, for ever; without tools it says what it has."""
     if not body.get("tools"):
-        return Answer(text="As far as I came: nothing.")
+        return Answer(text=LAST_WORDS)
     function = body["tools"][0]["function"]
     return Answer(tool_calls=[(function["name"], dict.fromkeys(function["parameters"]["required"], "all"))])
 
@@ -92,6 +93,22 @@ async def test_an_agent(
     async with a_runtime(tmp_path, true_provider) as runtime:
         run = await runtime.run(agent_with(agent), QUESTION, tenant="acme", limits=THREE, on_limit=on_limit)
         assert_three(run, runtime, true_provider)
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+async def test_the_last_call_of_an_agent(agent: str, tmp_path: Path, true_provider: TrueProvider) -> None:
+    """Whatever works for it and whatever the limit, the last call that it allows is the agent's own last answer."""
+    true_provider.behaviour = Behaviour(script=insists)
+    async with a_runtime(tmp_path, true_provider) as runtime:
+        for steps in range(1, 7):
+            true_provider.reset(true_provider.behaviour)
+            limits = Limits(steps=steps, cost_usd=None)
+            run = await runtime.run(agent_with(agent), QUESTION, tenant="acme", limits=limits, on_limit="finalize")
+            assert (run.status, run.output) == ("stopped", LAST_WORDS)
+            assert f"left of {steps} step" in run.stop_reason
+            assert true_provider.bill.calls == run.steps == steps
+            last = runtime.ledger.reports.bill(run.id).attempts[-1]
+            assert (last.agent, last.node) == ("worker", "last answer")
 
 
 @pytest.mark.parametrize("weather", WEATHERS)

@@ -97,7 +97,7 @@ def a_quote(
     *,
     price: Price | None = PRICE,
     min_output_tokens: int = 16,
-    keep_back: Amounts = Amounts(),
+    keep_back: Mapping[str, Amounts] | None = None,
 ) -> ModelQuote:
     """A call of at most 100 tokens, which cost 100,000 nano-USD."""
     return ModelQuote(
@@ -106,7 +106,7 @@ def a_quote(
         input_tokens=input_tokens,
         max_output_tokens=max_output_tokens,
         min_output_tokens=min_output_tokens,
-        keep_back=keep_back,
+        keep_back=keep_back or {},
     )
 
 
