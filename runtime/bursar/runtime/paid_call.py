@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
-from bursar.budget.admission import ToolQuote, Wait
+from bursar.budget.admission import ToolQuote
 from bursar.budget.limits import Limits
 from bursar.budget.refusal import Refusal
 from bursar.budget.reservations import Call
@@ -83,9 +83,8 @@ class PaidCalls:
 
     async def charge_tool(self, run: RunContext, call: Call) -> None:
         """Charge one tool call, once for its id; raises LimitReached where the ledger refuses."""
-        made: object = Wait("")
-        while isinstance(made, Wait):
-            made = await self._ledger.at_once(self._ledger.ledger.charge, call, ToolQuote())
+        # Never Wait: a tool call is settled in the transaction that reserves it, so none is held.
+        made = await self._ledger.at_once(self._ledger.ledger.charge, call, ToolQuote())
         if isinstance(made, Refusal):
             raise await self._stop(run, made)
 
