@@ -175,4 +175,5 @@ token_margin = Table(
     Column("model", Text, primary_key=True),
     Column("samples", Integer, nullable=False),
     Column("ratio_ppm", Integer, nullable=False),  # the highest ratio seen, slowly forgotten; parts per million
+    Column("constant_tokens", Integer, nullable=False),  # what it adds to any request, however short
 )

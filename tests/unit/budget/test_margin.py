@@ -60,6 +60,34 @@ def test_the_bound_is_never_below_what_was_just_billed(calls: list[tuple[int, in
         store.close()
 
 
+def test_a_constant_overhead_on_short_requests_is_added_to_a_long_one_and_not_multiplied(ledger: Ledger) -> None:
+    learn(ledger, 14, 364, times=10)
+    assert ledger.margins.bound("small-1", 14) > 364
+    assert ledger.margins.bound("small-1", 20_000) == 23_400 + 350 + 1
+
+
+def test_a_constant_is_forgotten_as_slowly_as_a_ratio(ledger: Ledger) -> None:
+    learn(ledger, 14, 364)
+    learn(ledger, 14, 14, times=50)
+    assert 100 < ledger.margins.bound("small-1", 14) < 200
+
+
+def test_a_constant_outlives_the_process_and_the_higher_one_is_kept(
+    ledger: Ledger, another: Callable[[], Ledger]
+) -> None:
+    other = another()
+    learn(other, 14, 114)
+    learn(ledger, 14, 364)
+    learn(other, 14, 164)
+    assert another().margins.bound("small-1", 20_000) == 23_400 + 350 + 1
+
+
+def test_a_short_request_says_nothing_about_the_ratio(ledger: Ledger) -> None:
+    learn(ledger, 2_000, 2_000, times=3)
+    learn(ledger, 999, 1_499)
+    assert ledger.margins.bound("small-1", 100_000) == 102_000 + 500 + 1
+
+
 def test_an_old_peak_is_slowly_forgotten(ledger: Ledger) -> None:
     learn(ledger, 1000, 1200, times=3)
     bounds = []
@@ -97,11 +125,12 @@ def test_steady_counts_are_not_written_again_and_again(ledger: Ledger) -> None:
         before = driver_of(connection).total_changes
     learn(ledger, 1000, 1003, times=100)
     learn(ledger, 1000, 999, times=100)
+    learn(ledger, 100, 110, times=100)
     with ledger.store.write() as connection:
         assert driver_of(connection).total_changes == before
 
 
-@pytest.mark.parametrize(("outcome", "learned"), [("exact", 1521), ("unknown", 1171)])
+@pytest.mark.parametrize(("outcome", "learned"), [("exact", 1191), ("unknown", 1171)])
 def test_a_settle_teaches_what_the_provider_counted(ledger: Ledger, outcome: str, learned: int) -> None:
     for number in range(3):
         usage = Usage(input_tokens=60, output_tokens=1) if outcome == "exact" else None

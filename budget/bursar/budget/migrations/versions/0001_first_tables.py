@@ -52,6 +52,7 @@ def upgrade() -> None:
         sa.Column("model", sa.Text(), nullable=False),
         sa.Column("samples", sa.Integer(), nullable=False),
         sa.Column("ratio_ppm", sa.Integer(), nullable=False),
+        sa.Column("constant_tokens", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("model"),
     )
     op.create_table(
