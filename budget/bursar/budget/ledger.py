@@ -134,7 +134,10 @@ class Ledger:
         return posted
 
     def release(self, made: Reservation, *, note: str) -> None:
-        """Give back all that was held: the call was surely not billed, as `note` says."""
+        """Give back all that was held: the call was surely not billed, as `note` says.
+
+        So is what was charged for a call that was given up in the meantime; any other that was settled stays as it is.
+        """
         with self.store.write() as connection:
             release(connection, made, note=note, now=self._now())
 

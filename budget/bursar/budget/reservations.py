@@ -4,6 +4,7 @@ reserved -> dispatched -> settled       exact, estimated or unknown
 reserved -> released                    never sent
 dispatched -> released                  sent, and surely not billed
 settled (unknown), released -> settled  the truth came late; it is booked, never lost
+settled (unknown) -> released           the proof that it was not billed came late
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, and_, bindparam, exists, insert, literal_column, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, exists, insert, literal_column, null, or_, select, update
 
 from bursar.budget.admission import Admitted, ModelQuote, ToolQuote
 from bursar.budget.amounts import DIMENSIONS, Amounts
@@ -124,6 +125,22 @@ _RELEASE = Prepared(
     update(reservation)
     .where(reservation.c.id == bindparam("of"), _IS_OPEN)
     .values(state="released", note=bindparam("new_note"), closed_us=bindparam("now"))
+)
+_RELEASE_LATE = Prepared(
+    update(reservation)
+    .where(
+        reservation.c.id == bindparam("of"),
+        reservation.c.state == "settled",
+        reservation.c.outcome == "unknown",
+        reservation.c.reply.is_(None),
+    )
+    .values(
+        state="released",
+        outcome=null(),
+        note=bindparam("new_note"),
+        closed_us=bindparam("now"),
+        **{f"posted_{name}": 0 for name in DIMENSIONS},
+    )
 )
 _SILENT = Prepared(
     select(reservation)
@@ -244,9 +261,12 @@ def settle(
 
 
 def release(connection: Connection, made: Reservation, *, note: str, now: int) -> None:
-    """Give back all that was held."""
-    if _RELEASE(connection, {"of": made.id, "new_note": note, "now": now}).rowcount:
+    """Give back all that was held, or all that was charged because nobody knew."""
+    values = {"of": made.id, "new_note": note, "now": now}
+    if _RELEASE(connection, values).rowcount:
         _move(connection, made, "release", now, held=NOTHING - made.held, note=note)
+    elif _RELEASE_LATE(connection, values).rowcount:
+        _move(connection, made, "correct", now, posted=NOTHING - made.held, note=note)
 
 
 def silent(connection: Connection, now: int, run_id: str | None) -> Sequence[Record]:

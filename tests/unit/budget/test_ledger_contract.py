@@ -208,6 +208,39 @@ def test_the_truth_about_a_call_that_was_given_up_is_booked_late(ledger: Ledger,
     assert ledger.reserve(a_call(), a_quote()) == Replay(made.id, "hello")
 
 
+def test_proof_that_a_call_was_not_billed_corrects_what_was_charged_when_it_was_given_up(
+    ledger: Ledger, clock: Clock
+) -> None:
+    made = reserved(ledger, a_call(), deadline_us=to_us(clock.now))
+    ledger.dispatch(made)
+    clock.advance(seconds=1)
+    assert ledger.reap() == 1
+    for _ in range(2):
+        ledger.release(made, note="HTTP 429")
+        assert posted(ledger) == held(ledger) == Amounts()
+    assert journaled(ledger)[-2:] == ["expire", "correct"]
+    attempt = ledger.reports.bill("run_1").attempts[0]
+    assert (attempt.state, attempt.outcome, attempt.note) == ("released", None, "HTTP 429")
+
+
+def test_an_answer_that_is_kept_stays_charged_whatever_is_said_of_it_later(ledger: Ledger) -> None:
+    made = reserved(ledger, a_call())
+    ledger.dispatch(made)
+    ledger.settle(made, usage=None, outcome="unknown", reply="hello")
+    ledger.release(made, note="HTTP 429")
+    assert posted(ledger) == ONE_CALL
+    assert ledger.reserve(a_call(), a_quote()) == Replay(made.id, "hello")
+
+
+def test_overage_counts_against_the_limit_and_refuses_only_what_no_longer_fits(ledger: Ledger) -> None:
+    ledger.budgets.set("acme", limit={"tokens": 300}, author="dana")
+    made = reserved(ledger, a_call())
+    ledger.dispatch(made)
+    ledger.settle(made, usage=tokens(50, 100), outcome="exact", reply="hello")
+    settled(ledger, a_call("call_2"), input_tokens=50, output_tokens=90)
+    assert refused(ledger, a_call("call_3")).path == "acme"
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_more_than_was_reserved_is_booked_in_full_and_journaled_as_overage(
     ledger: Ledger, clock: Clock, late: bool

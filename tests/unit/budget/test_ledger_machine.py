@@ -244,8 +244,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(one=attempts)
     def release(self, one: Attempt) -> None:
         self.ledger.release(one.made, note="connection refused")
-        if one.open:
-            one.phase = "released"
+        if one.open or one.phase == "unknown":
+            one.phase, one.posted = "released", Amounts()
 
     # --- Workers that come and go -------------------------------------------------------------------------------------
 
