@@ -280,7 +280,7 @@ GRAPHS: dict[str, Callable[[], Graph]] = {
 def impatient() -> Graph:
     """A node that is given up after a moment, and run again."""
     retry = RetryPolicy(max_attempts=10, initial_interval=0.001, jitter=False)
-    return _loop(_ask, timeout=TimeoutPolicy(run_timeout=0.1), retry_policy=retry)
+    return _loop(_ask, timeout=TimeoutPolicy(run_timeout=0.3), retry_policy=retry)
 
 
 def asking(questions: int) -> Graph:

@@ -143,7 +143,7 @@ async def test_a_streamed_graph(graph: str, tmp_path: Path, true_provider: TrueP
 
 async def test_a_node_given_up(tmp_path: Path, true_provider: TrueProvider) -> None:
     """A node that is given up before its call is answered has made a call, each time."""
-    true_provider.behaviour = Behaviour(script=insists, latency_s=0.5)
+    true_provider.behaviour = Behaviour(script=insists, latency_s=60)
     async with a_runtime(tmp_path, true_provider) as runtime:
         run = await runtime.run(impatient(), GIVEN, tenant="acme", limits=THREE)
         assert_three(run, runtime, true_provider)

@@ -133,7 +133,7 @@ async def test_a_run_is_taken_over_from_a_dead_process_and_from_no_other(
         other.kill()
     with pytest.raises(ConflictError, match="is being executed by"):
         await runtime.resume(run_id)
-    await asyncio.sleep(LEASE_S)
+    await asyncio.sleep(LEASE_S * 1.2)
     true_provider.behaviour = Behaviour(script=signs_once)
     ended = await asyncio.gather(runtime.resume(run_id), runtime.resume(run_id), return_exceptions=True)
     (run,) = [end for end in ended if isinstance(end, Run)]
@@ -174,7 +174,7 @@ async def test_a_run_whose_process_is_dead_can_be_cancelled(
         other.send_signal(signal.SIGUSR1)
         run_id = other.wait_for("run").split()[1]
         true_provider.bill.wait_until(lambda bill: bill.calls == 1)
-    await asyncio.sleep(LEASE_S)
+    await asyncio.sleep(LEASE_S * 1.2)
     assert_cancelled(await runtime.cancel(run_id, by="dana"), runtime)
     with pytest.raises(ConflictError, match="cancelled"):
         await runtime.resume(run_id)

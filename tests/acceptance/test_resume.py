@@ -19,7 +19,7 @@ from bursar.runtime.runs.run import Run
 from bursar.tools import tool
 from tests.acceptance.graphs import GRAPHS
 from tests.acceptance.support import QUESTION, charged, opened, write_config
-from tests.support.provider import Answer, Behaviour, TrueProvider
+from tests.support.provider import Answer, Behaviour, Fault, TrueProvider
 
 TWO = Limits(steps=2)
 GIVEN = {"messages": [("user", QUESTION)]}
@@ -138,8 +138,8 @@ async def test_a_run_out_of_time_goes_on_once_it_was_granted_more(
     runtime: Runtime, true_provider: TrueProvider
 ) -> None:
     """The call that its end broke off stays charged as unknown, and is made again."""
-    true_provider.behaviour = Behaviour(script=searches, latency_s=0.4)
-    run = await runtime.run(researcher, QUESTION, tenant="acme", limits=Limits(seconds=0.6), on_limit="stop")
+    true_provider.behaviour = Behaviour(script=searches, faults=[None, Fault("billed_timeout")])
+    run = await runtime.run(researcher, QUESTION, tenant="acme", limits=Limits(seconds=1.5), on_limit="stop")
     assert run.status == "stopped"
     assert "time" in run.stop_reason
     await runtime.grant(run.id, by="dana", seconds=30)
