@@ -64,8 +64,9 @@ class Budgets:
         """Set the limits of a tenant (`acme`) or an agent (`acme/support`) for a period.
 
         `limit` is by dimension; a dimension left out keeps its limit, None takes it away. A zone left out stays as it
-        is, UTC at first. What was used stays used, and the next call meets the new limit. What the command set is not
-        changed by the configuration later. Raises UsageError for a path, period, zone or amount that cannot be.
+        is, UTC at first. What was used stays used, and the next call meets the new limit; a zone in which it is another
+        day, week or month already has a window of its own for it. What the command set is not changed by the
+        configuration later. Raises UsageError for a path, period, zone or amount that cannot be.
         """
         new = {"path": path, "kind": _checked(path, per, zone, limit), "tenant": path.split("/")[0], "per": per}
         changed = {f"limit_{name}": value for name, value in limit.items()} | ({} if zone is None else {"zone": zone})
