@@ -156,17 +156,27 @@ class _Connection(aiosqlite.Connection):
     """Compares at the commit: the write lock is held then, so nobody can raise the fence between the two."""
 
     async def commit(self) -> None:
-        if (writer := _writer.get()) is not None:
-            thread_id, epoch = writer
-            async with self.execute("SELECT epoch FROM fence WHERE thread_id = ? AND epoch > ?", writer) as cursor:
-                row = await cursor.fetchone()
-            if row is not None:
-                await self.rollback()
-                raise CheckpointFenced(
-                    f"{thread_id} was taken over by another worker (epoch {row[0]}, here {epoch}); nothing was written",
-                    next_step="leave it to that worker",
-                )
-        await super().commit()
+        writer = _writer.get()
+        if writer is None:
+            return await super().commit()
+        # One way to the connection's thread and back for all of it: each costs more than the statements do.
+        taken: int | None = await self._execute(  # type: ignore[no-untyped-call]  # untyped in aiosqlite
+            self._commit_unless_fenced, writer
+        )
+        if taken is not None:
+            raise CheckpointFenced(
+                f"{writer[0]} was taken over by another worker (epoch {taken}, here {writer[1]}); nothing was written",
+                next_step="leave it to that worker",
+            )
+
+    def _commit_unless_fenced(self, writer: tuple[str, int]) -> int | None:
+        """The epoch that is in the way; nothing is written then."""
+        row = self._conn.execute("SELECT epoch FROM fence WHERE thread_id = ? AND epoch > ?", writer).fetchone()
+        if row is None:
+            self._conn.commit()
+            return None
+        self._conn.rollback()
+        return int(row[0])
 
 
 class CheckpointSaver(AsyncSqliteSaver):

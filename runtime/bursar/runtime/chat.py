@@ -105,7 +105,8 @@ class BursarChatModel(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         run, ask, call_id = self._prepared(messages, stop, run_manager, kwargs)
         parts: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
-        future = run.side_loop.soon(_ended(run.calls.make(run, ask, call_id, parts.put), partial(parts.put, None)))
+        made = partial(run.calls.make, run, ask, call_id, parts.put)
+        future = run.side_loop.soon(_ended(made, partial(parts.put, None)))
         try:
             yield from _told(map(_chunk, iter(parts.get, None)), run_manager)
             yield _last_chunk(future.result())
@@ -121,7 +122,7 @@ class BursarChatModel(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         run, ask, call_id = self._prepared(messages, stop, run_manager, kwargs)
         parts: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
-        made = run.calls.make(run, ask, call_id, parts.put_nowait)
+        made = partial(run.calls.make, run, ask, call_id, parts.put_nowait)
         task = asyncio.ensure_future(_ended(made, partial(parts.put_nowait, None)))
         try:
             while (part := await parts.get()) is not None:
@@ -167,10 +168,10 @@ _NAMED = frozenset(
 )
 
 
-async def _ended(call: Awaitable[PaidReply], tell: Callable[[], None]) -> PaidReply:
+async def _ended(call: Callable[[], Awaitable[PaidReply]], tell: Callable[[], None]) -> PaidReply:
     """The call's reply; its end is told in any case."""
     try:
-        return await call
+        return await call()
     finally:
         tell()
 
