@@ -25,8 +25,8 @@ def _turns(found: turn.Figures) -> None:
         table.add_row(name, f"{figure:.2f}", f"{figure / found.per_turn['bare']:.2f}")
     _console.print(table)
     _console.print(
-        f"gate and ledger: {found.gate_per_turn:.2f} CPU ms a turn, and {found.gate_per_run:.1f} a run "
-        "(admission, hold, end)\n"
+        f"gate and ledger: {found.gate_per_call:.2f} CPU ms a model call, {found.gate_per_turn:.2f} a turn, "
+        f"and {found.gate_per_run:.1f} a run (admission, hold, end)\n"
     )
 
 

@@ -3,6 +3,7 @@
 The same upstream answers all of them from a process of its own, each with checkpoints in SQLite of its own:
 
     governed       Bursar's agent: reserve, dispatch, settle, reply kept, tool call charged
+    tools uncharged  the same, where only model calls meet the ledger
     ungoverned     the same graph and provider, without gate and ledger
     bare           a StateGraph written by hand, with the openai SDK
     create_agent   LangChain's create_agent with ChatOpenAI
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
+from unittest import mock
 from uuid import uuid4
 
 import aiosqlite
@@ -40,6 +42,7 @@ from bursar.runtime.config import parse_config
 from bursar.runtime.context import RunContext
 from bursar.runtime.models.openai_sdk import OpenAIProvider
 from bursar.runtime.models.provider import ModelRequest
+from bursar.runtime.paid_call import PaidCalls
 from bursar.runtime.runtime import Runtime
 from bursar.tools import tool
 from tests.support.processes import Child
@@ -84,8 +87,11 @@ class Figures:
     """What `measure` found, in CPU ms."""
 
     per_turn: Mapping[str, float]
+    gate_per_call: float
+    """What gate and ledger add to a model call: the slope over their number, less the ungoverned graph's."""
+
     gate_per_turn: float
-    """What gate and ledger add to a turn: the slope over the number of turns, governed less ungoverned."""
+    """The same for a turn, whose tool call is charged too."""
 
     gate_per_run: float
     """What they add to a run whatever its length."""
@@ -99,7 +105,8 @@ async def measure() -> Figures:
         url = child.line()
         admin = stack.enter_context(httpx.Client(base_url=url, trust_env=False))
         variants = {
-            "governed": await _governed(stack, folder, f"{url}/v1"),
+            "governed": await _governed(stack, folder / "a", f"{url}/v1"),
+            "tools uncharged": _uncharged(await _governed(stack, folder / "b", f"{url}/v1")),
             "ungoverned": await _ungoverned(stack, folder, f"{url}/v1"),
             "bare": await _bare(stack, folder, f"{url}/v1"),
             "create_agent": await _create_agent(stack, folder, f"{url}/v1"),
@@ -109,6 +116,7 @@ async def measure() -> Figures:
     slope = {name: (long[name] - short[name]) / (TURNS - FEW) for name in variants}
     gate = slope["governed"] - slope["ungoverned"]
     return Figures(
+        gate_per_call=slope["tools uncharged"] - slope["ungoverned"],
         per_turn={name: figure / TURNS for name, figure in long.items()},
         gate_per_turn=gate,
         gate_per_run=short["governed"] - short["ungoverned"] - gate * FEW,
@@ -130,12 +138,26 @@ async def _saver(stack: AsyncExitStack, path: Path) -> AsyncSqliteSaver:
 
 
 async def _governed(stack: AsyncExitStack, folder: Path, base: str) -> Callable[[], Awaitable[None]]:
+    folder.mkdir()  # noqa: ASYNC240 - before anything is measured
     config = parse_config(_CONFIG.format(folder=folder, base=base), file="bench.yaml")
     runtime = await stack.enter_async_context(Runtime.open(config))
 
     async def run() -> None:
         ended = await runtime.run(AGENT, "Look up twenty things.", tenant="acme")
         assert ended.status == "succeeded", ended
+
+    return run
+
+
+def _uncharged(governed: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """The same without the tool calls' own charge, to see what a model call alone adds."""
+
+    async def nothing(*_: object) -> None:
+        return None
+
+    async def run() -> None:
+        with mock.patch.object(PaidCalls, "charge_tool", nothing):
+            await governed()
 
     return run
 

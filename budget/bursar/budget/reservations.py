@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import Connection, and_, bindparam, exists, insert, literal_column, null, or_, select, update
@@ -246,7 +246,7 @@ def settle(
         "of": made.id,
         "now": now,
         "new_outcome": outcome,
-        "new_usage": json.dumps(asdict(usage)) if usage else None,
+        "new_usage": json.dumps(usage.to_record()) if usage else None,
         "new_reply": reply,
         "new_note": note,
         **columns_of("new", posted),

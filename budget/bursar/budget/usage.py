@@ -50,6 +50,16 @@ class Usage:
                 "which include them"
             )
 
+    def to_record(self) -> dict[str, int]:
+        """The counts as JSON, by name."""
+        return {
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cache_read_tokens": self.cache_read_tokens,
+            "cache_write_tokens": self.cache_write_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+        }
+
     @property
     def total_tokens(self) -> int:
         """Input and output tokens together."""

@@ -10,7 +10,7 @@ import asyncio
 import json
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -242,7 +242,7 @@ class Attempts:
         kept = {
             "message": reply.message,
             "finish_reason": reply.finish_reason,
-            "usage": asdict(usage) if usage is not None else None,
+            "usage": usage.to_record() if usage is not None else None,
             "model": call.model,
             "capped": made.capped,
         }

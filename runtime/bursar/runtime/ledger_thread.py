@@ -41,7 +41,7 @@ class LedgerThread:
     async def at_once(self, operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`do` for one short writing transaction: here and now where nobody is in its way.
 
-        The way to the thread and back costs more CPU than such a transaction itself.
+        That spares the way to the thread and back, which wakes two threads.
         """
         with contextlib.suppress(StoreBusy), self.ledger.store.at_once():
             return operation(*args, **kwargs)

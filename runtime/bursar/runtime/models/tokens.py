@@ -33,6 +33,8 @@ CACHE_ENTRIES_MAX = 16_384
 SHORT_CHARACTERS = 512
 CHUNK_CHARACTERS = 32_768
 
+_CALL_KEYS = {"name", "arguments"}
+
 _FILES = {
     "cl100k_base": "9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
     "o200k_base": "fb374d419588a4632f3f557e76b4b70aebbca790",
@@ -52,6 +54,7 @@ class TokenCounter:
             raise ConfigError(f"unknown encoding {encoding!r}; expected one of {', '.join(_FILES)}", key="encoding")
         self._name = encoding
         self._counts: OrderedDict[str | bytes, int] = OrderedDict()
+        self._calls: dict[tuple[str, str], int] = {}
 
     def count_text(self, text: str) -> int:
         """Tokens of a text."""
@@ -83,9 +86,21 @@ class TokenCounter:
         count = MESSAGE_TOKENS + self._content(message.get("content"))
         if name := message.get("name"):
             count += 1 + self.count_text(name)
-        return count + sum(
-            self.count_text(compact_json(call.get("function", call))) for call in message.get("tool_calls") or ()
-        )
+        return count + sum(map(self._call, message.get("tool_calls") or ()))
+
+    def _call(self, call: Mapping[str, Any]) -> int:
+        function = call.get("function", call)
+        arguments = function.get("arguments")
+        if function.keys() != _CALL_KEYS or not isinstance(arguments, str) or len(arguments) > SHORT_CHARACTERS:
+            return self.count_text(compact_json(function))
+        # Remembered by its parts: a conversation's calls are not written as JSON again at each of its steps.
+        key = (function["name"], arguments)
+        count = self._calls.get(key)
+        if count is None:
+            if len(self._calls) >= CACHE_ENTRIES_MAX:
+                self._calls.clear()
+            count = self._calls[key] = self.count_text(compact_json(function))
+        return count
 
     def _content(self, content: str | Sequence[Mapping[str, Any]] | None) -> int:
         if content is None:
