@@ -18,9 +18,9 @@ from langgraph.types import Send
 from bursar.agents.agent import Agent
 from bursar.budget.amounts import Amounts
 from bursar.budget.reservations import Call
+from bursar.runtime.approval import ask_for_approval
 from bursar.runtime.attempt import Ask
 from bursar.runtime.context import RunContext, current_run, task_id
-from bursar.runtime.escalate import ask_for_approval
 from bursar.runtime.stop import LimitReached
 from bursar.tools.arguments import ToolArgumentsError
 from bursar.tools.tool import Tool

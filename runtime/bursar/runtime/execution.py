@@ -16,8 +16,8 @@ from langgraph.types import Interrupt as GraphInterrupt
 from bursar.budget.errors import BursarError, LedgerError
 from bursar.budget.refusal import Refusal
 from bursar.memory import EPOCH_KEY
+from bursar.runtime.approval import APPROVAL_KEYS
 from bursar.runtime.context import RUN_KEY, RunContext
-from bursar.runtime.escalate import APPROVAL_KEYS
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.runs.run import Interrupt, RunStatus
 from bursar.runtime.stop import LimitReached

@@ -24,7 +24,10 @@ Reserved = Reservation | Replay | Wait | Refusal
 
 
 class LedgerThread:
-    """Runs ledger operations one after the other, in the order in which they were handed in."""
+    """Runs ledger operations one after the other, in the order in which they were handed in.
+
+    What is asked for `at_once` may come before what was handed in earlier.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger

@@ -125,10 +125,10 @@ class Runtime:
         graph's. `target` is where another process can load the agent from to resume the run (`file.py:name`).
         Raises UsageError for a tenant, tier or input that cannot be, PriceMissingError, LedgerUnavailable.
         """
-        run_id, work = await self._admit(
+        run_id, work, begun = await self._admit(
             source, given, tenant=tenant, limits=limits, on_limit=on_limit, name=name, target=target
         )
-        return await self._engine.begin(run_id, work, work.begin(given))
+        return await self._engine.begin(run_id, work, begun)
 
     async def stream(
         self,
@@ -142,10 +142,10 @@ class Runtime:
         target: str | None = None,
     ) -> AsyncGenerator[Event, None]:
         """`run`, telling what happens while it does; the last event is `ended` and carries the run."""
-        run_id, work = await self._admit(
+        run_id, work, begun = await self._admit(
             source, given, tenant=tenant, limits=limits, on_limit=on_limit, name=name, target=target
         )
-        async for event in _told(partial(self._engine.begin, run_id, work, work.begin(given))):
+        async for event in _told(partial(self._engine.begin, run_id, work, begun)):
             yield event
 
     async def resume(
@@ -211,7 +211,7 @@ class Runtime:
         on_limit: OnLimit | None,
         name: str | None,
         target: str | None,
-    ) -> tuple[str, Work]:
+    ) -> tuple[str, Work, Any]:
         section = tenant_of(self.config, tenant)
         if on_limit not in (None, *get_args(OnLimit)):
             raise UsageError(f"on_limit {on_limit!r}: expected one of {', '.join(get_args(OnLimit))}")
@@ -223,7 +223,8 @@ class Runtime:
         for agent in work.agents:
             self._catalog.tier(agent.tier)  # an unknown tier or a missing key shows before anything is spent
         run_id = new_run_id(self._clock())
-        kind, blob = work.serde.dumps_typed(work.begin(given))
+        begun = work.begin(given)
+        kind, blob = work.serde.dumps_typed(begun)
         values = {
             "id": run_id,
             "tenant": tenant,
@@ -237,7 +238,7 @@ class Runtime:
         scope = Scope(tenant=tenant, agents=(work.name,), run_id=run_id)
         await self._ledger.do(self._accept, values, scope, bounds)
         self._remember(run_id, work)
-        return run_id, work
+        return run_id, work, begun
 
     def _accept(self, values: Mapping[str, Any], scope: Scope, limits: Limits) -> None:
         # The limits first: a run without them must not exist, while limits without a run bound nothing.

@@ -24,7 +24,7 @@ run = Table(
     Column("input", LargeBinary, nullable=False),
     Column("output", Text),
     Column("interrupts", Text, nullable=False, server_default="[]"),
-    Column("decisions", Text, nullable=False, server_default="{}"),  # interrupt id -> decision, not yet carried out
+    Column("decisions", Text, nullable=False, server_default="{}"),  # interrupt id -> decision; each is final
     Column("created_us", BigInteger, nullable=False),
     Column("changed_us", BigInteger, nullable=False),
 )
