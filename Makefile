@@ -39,7 +39,7 @@ schema: .venv/ready ## Publish the JSON Schema of bursar.yaml anew
 	$(BIN)/python -m bursar.runtime.config > docs/bursar.schema.json
 
 lock: .venv/ready ## Resolve the dependencies anew, with hashes and without addresses
-	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.11 --generate-hashes \
 		--no-annotate --no-header --no-emit-index-url --no-emit-find-links --upgrade -o requirements.lock
 
 .venv/ready: requirements.lock pyproject.toml
