@@ -15,7 +15,23 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["account", "entry", "grant", "metadata", "pot", "price", "reservation", "token_margin"]
+__all__ = [
+    "account",
+    "alert",
+    "chain",
+    "delivery",
+    "entry",
+    "grant",
+    "listed_price",
+    "metadata",
+    "policy",
+    "pot",
+    "price",
+    "reservation",
+    "rollup",
+    "summary",
+    "token_margin",
+]
 
 # Time is kept in whole microseconds since 1970 UTC, money in nano-USD: both exact, both compared as integers.
 metadata = MetaData()
@@ -42,12 +58,19 @@ pot = Table(
     "pot",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("path", Text, nullable=False),  # acme, acme/support, acme/support/run_1, acme/support/run_1/researcher.2
-    Column("kind", Text, nullable=False),  # tenant | agent | run
-    Column("tenant", Text, nullable=False),
-    Column("per", Text, nullable=False),  # hour | day | week | month | total
+    Column("path", Text, nullable=False),  # see `bursar.budget.scope`
+    Column("kind", Text, nullable=False),  # organisation | tenant | team | user | agent | run | node
+    Column("tenant", Text, nullable=False),  # for an organisation, its own path
+    Column("per", Text, nullable=False),  # hour | day | week | month | total | rolling-24h, ...
     Column("zone", Text, nullable=False, server_default="UTC"),
     *_amounts("limit", nullable=True),
+    Column("mode", Text, nullable=False, server_default="hard"),  # hard | soft: a soft limit refuses nothing
+    Column("rollover_percent", Integer, nullable=False, server_default="0"),  # of the limit, unused, to the next window
+    Column("overdraft_percent", Integer, nullable=False, server_default="0"),  # of the limit, owed to the next window
+    Column(
+        "oversubscribed", Integer, nullable=False, server_default="0"
+    ),  # 1: children may be given more than there is
+    Column("alerts", Text),  # percents of the limit at which to tell somebody, as a JSON list
     Column("source", Text, nullable=False),  # config | command | run
     Column("set_by", Text, nullable=False),
     Column("set_us", BigInteger, nullable=False),
@@ -79,9 +102,11 @@ account = Table(
     Column("window", Text, nullable=False),  # 2026-11, 2026-11-20, ..., or empty for total
     Column("starts_us", BigInteger, nullable=False),
     Column("ends_us", BigInteger, nullable=False),
-    *_amounts("limit", nullable=True),  # the pot's limit and the grants of this window together
+    *_amounts("limit", nullable=True),  # the pot's limit, the grants of this window, and what the last one left or owes
     *_amounts("posted"),
     *_amounts("held"),
+    *_amounts("alert", nullable=True),  # what is posted when the next alert is due
+    Column("grants_end_us", BigInteger),  # when the next grant of this window expires
     UniqueConstraint("pot_id", "window", name="account_pot_window"),
     CheckConstraint(
         "held_nanousd >= 0 AND held_tokens >= 0 AND held_steps >= 0 AND held_tool_calls >= 0", name="account_held"
@@ -101,14 +126,18 @@ reservation = Table(
     Column("id", Integer, primary_key=True),
     Column("call", Text, nullable=False),  # thread:task:digest:ordinal
     Column("attempt", Integer, nullable=False),
-    Column("kind", Text, nullable=False),  # model | tool
+    Column("kind", Text, nullable=False),  # model | tool | slice
     Column("state", Text, nullable=False),  # reserved | dispatched | settled | released
     Column("outcome", Text),  # exact | estimated | unknown, once settled
+    Column("organisation", Text),
     Column("tenant", Text, nullable=False),
+    Column("team", Text),
+    Column("user", Text),
     Column("agent", Text, nullable=False),
     Column("run_id", Text, nullable=False),
     Column("epoch", Integer, nullable=False),
     Column("node", Text, nullable=False),
+    Column("digest", Text),  # of the request: the same call made again has the same
     Column("tier", Text),
     Column("model", Text),
     Column("reason", Text),  # why this tier and this model
@@ -126,6 +155,7 @@ reservation = Table(
     Column("closed_us", BigInteger),
     Column("deadline_us", BigInteger, nullable=False),
     UniqueConstraint("run_id", "call", "attempt", name="reservation_attempt"),
+    Index("reservation_time", "reserved_us"),
 )
 Index(
     "reservation_open",
@@ -134,24 +164,79 @@ Index(
     postgresql_where=reservation.c.state.in_(["reserved", "dispatched"]),
 )
 
-# Every change of a balance, a limit or a gate, in order, never edited: balances can be rebuilt from it.
+# Every change of a balance, a limit, a policy or a gate, in order, never edited: balances follow from it alone.
+# The rows of one chain are hashed one onto the other, so that a changed, missing or reordered row is found.
 entry = Table(
     "entry",
     metadata,
     Column("seq", Integer, primary_key=True),
+    Column("chain", Text, nullable=False),  # the tenant, or the organisation: org:globex
+    Column("number", Integer, nullable=False),  # from 1 in each chain, without a gap
     Column("at_us", BigInteger, nullable=False),
     Column("kind", Text, nullable=False),
-    Column("reservation_id", ForeignKey("reservation.id")),
-    Column("account_id", ForeignKey("account.id")),
+    Column("reservation_id", Integer),
+    Column("accounts", Text),  # ids of the accounts that were changed, as a JSON list
     Column("path", Text),
-    *_amounts("held"),  # change of what is held, in every account of the reservation
+    *_amounts("held"),  # change of what is held, in each of the accounts
     *_amounts("posted"),
     *_amounts("limit", nullable=True),  # what was granted to the account, or the new limit of its pot
     Column("author", Text),
     Column("note", Text),
+    Column("hash", Text, nullable=False),
     sqlite_autoincrement=True,
 )
 Index("entry_path", entry.c.path, sqlite_where=entry.c.path.is_not(None), postgresql_where=entry.c.path.is_not(None))
+
+# The end of each chain. Its row is also the tenant's lock: whoever changes a tenant's ledger takes it first.
+chain = Table(
+    "chain",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
+# What stands for entries that were rolled up: where their chain began and ended, and every balance at its end.
+summary = Table(
+    "summary",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("chain", Text, nullable=False),
+    Column("first_number", Integer, nullable=False),
+    Column("last_number", Integer, nullable=False),
+    Column("first_hash", Text, nullable=False),  # the hash before the first entry
+    Column("last_hash", Text, nullable=False),
+    Column("balances", Text, nullable=False),  # by account, as JSON
+    Column("author", Text, nullable=False),
+    Column("made_us", BigInteger, nullable=False),
+    Column("signature", Text, nullable=False),
+    UniqueConstraint("chain", "last_number", name="summary_chain"),
+)
+
+# What reports need of reservations that were rolled up: a row for each day and combination.
+rollup = Table(
+    "rollup",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("day_us", BigInteger, nullable=False),  # the UTC midnight at which the day begins
+    Column("organisation", Text),
+    Column("tenant", Text, nullable=False),
+    Column("team", Text),
+    Column("user", Text),
+    Column("agent", Text, nullable=False),
+    Column("node", Text, nullable=False),
+    Column("tier", Text),
+    Column("model", Text),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("outcome", Text),
+    Column("price_id", Text),
+    Column("calls", Integer, nullable=False),
+    Column("retries", Integer, nullable=False),
+    *_amounts("posted"),
+    Column("usage", Text),  # the sums of the counts, as JSON
+    Index("rollup_day", "tenant", "day_us"),
+)
 
 grant = Table(
     "grant_",
@@ -163,10 +248,76 @@ grant = Table(
     Column("author", Text, nullable=False),
     Column("note", Text, nullable=False),
     Column("granted_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger),
+    Column("ended_us", BigInteger),  # when it expired or was revoked
+    *_amounts("taken"),  # what was taken back then, because it was not used
+    Index("grant_account", "account_id"),
 )
 
 # The price rows that postings were made with, so that any old bill can be computed again.
 price = Table("price", metadata, Column("id", Text, primary_key=True), Column("record", Text, nullable=False))
+
+# Prices that somebody imported or set, each from a day on; they go before the built-in book.
+listed_price = Table(
+    "listed_price",
+    metadata,
+    Column("name", Text, primary_key=True),  # provider/model
+    Column("effective", Text, primary_key=True),  # 2026-11-20
+    Column("record", Text, nullable=False),  # the price row, the context window and the output cap, as JSON
+    Column("author", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("set_us", BigInteger, nullable=False),
+)
+
+# What a tenant decided once for all its budgets.
+policy = Table(
+    "policy",
+    metadata,
+    Column("path", Text, primary_key=True),
+    Column("unpriced", Text, nullable=False, server_default="refuse"),  # refuse | ceiling_price | allow_and_alert
+    Column("ceiling", Text),  # the price row of ceiling_price, as JSON
+    Column("source", Text, nullable=False),  # config | command
+    Column("set_by", Text, nullable=False),
+    Column("set_us", BigInteger, nullable=False),
+)
+
+# What somebody has to be told, once: the key says what "once" means.
+alert = Table(
+    "alert",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("key", Text, nullable=False, unique=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column(
+        "kind", Text, nullable=False
+    ),  # limit.percent | limit.forecast | run.burn_rate | run.loop | price.missing, ...
+    Column("tenant", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("run_id", Text),
+    Column("payload", Text, nullable=False),
+    Index("alert_tenant", "tenant", "id"),
+)
+
+# One attempt after the other to tell one endpoint of one alert.
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("alert_id", ForeignKey("alert.id"), nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("state", Text, nullable=False),  # waiting | delivered | failed
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_us", BigInteger, nullable=False),  # when it may be tried again; while one tries, when it gave up
+    Column("done_us", BigInteger),
+    Column("note", Text),
+    UniqueConstraint("alert_id", "endpoint", name="delivery_once"),
+)
+Index(
+    "delivery_waiting",
+    delivery.c.next_us,
+    sqlite_where=delivery.c.state == "waiting",
+    postgresql_where=delivery.c.state == "waiting",
+)
 
 # How far a provider's own input count lies above ours, per model.
 token_margin = Table(
