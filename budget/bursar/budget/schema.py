@@ -36,6 +36,9 @@ __all__ = [
 # Time is kept in whole microseconds since 1970 UTC, money in nano-USD: both exact, both compared as integers.
 metadata = MetaData()
 
+# Only a column of the type INTEGER numbers its rows by itself in SQLite, where it has 64 bits all the same.
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")
+
 FOREVER_US = 2**62
 """The end of a window that never ends."""
 
@@ -57,7 +60,7 @@ def _amounts(prefix: str, *, nullable: bool = False) -> list[Column[int]]:
 pot = Table(
     "pot",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _NUMBER, primary_key=True),
     Column("path", Text, nullable=False),  # see `bursar.budget.scope`
     Column("kind", Text, nullable=False),  # organisation | tenant | team | user | agent | run | node
     Column("tenant", Text, nullable=False),  # for an organisation, its own path
@@ -97,7 +100,7 @@ pot = Table(
 account = Table(
     "account",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _NUMBER, primary_key=True),
     Column("pot_id", ForeignKey("pot.id"), nullable=False),
     Column("window", Text, nullable=False),  # 2026-11, 2026-11-20, ..., or empty for total
     Column("starts_us", BigInteger, nullable=False),
@@ -123,7 +126,7 @@ account = Table(
 reservation = Table(
     "reservation",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _NUMBER, primary_key=True),
     Column("call", Text, nullable=False),  # thread:task:digest:ordinal
     Column("attempt", Integer, nullable=False),
     Column("kind", Text, nullable=False),  # model | tool | slice
@@ -169,12 +172,12 @@ Index(
 entry = Table(
     "entry",
     metadata,
-    Column("seq", Integer, primary_key=True),
+    Column("seq", _NUMBER, primary_key=True),
     Column("chain", Text, nullable=False),  # the tenant, or the organisation: org:globex
-    Column("number", Integer, nullable=False),  # from 1 in each chain, without a gap
+    Column("number", _NUMBER, nullable=False),  # from 1 in each chain, without a gap
     Column("at_us", BigInteger, nullable=False),
     Column("kind", Text, nullable=False),
-    Column("reservation_id", Integer),
+    Column("reservation_id", _NUMBER),
     Column("accounts", Text),  # ids of the accounts that were changed, as a JSON list
     Column("path", Text),
     *_amounts("held"),  # change of what is held, in each of the accounts
@@ -192,7 +195,7 @@ chain = Table(
     "chain",
     metadata,
     Column("name", Text, primary_key=True),
-    Column("number", Integer, nullable=False),
+    Column("number", _NUMBER, nullable=False),
     Column("hash", Text, nullable=False),
 )
 
@@ -200,10 +203,10 @@ chain = Table(
 summary = Table(
     "summary",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _NUMBER, primary_key=True),
     Column("chain", Text, nullable=False),
-    Column("first_number", Integer, nullable=False),
-    Column("last_number", Integer, nullable=False),
+    Column("first_number", _NUMBER, nullable=False),
+    Column("last_number", _NUMBER, nullable=False),
     Column("first_hash", Text, nullable=False),  # the hash before the first entry
     Column("last_hash", Text, nullable=False),
     Column("balances", Text, nullable=False),  # by account, as JSON
@@ -217,7 +220,7 @@ summary = Table(
 rollup = Table(
     "rollup",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _NUMBER, primary_key=True),
     Column("day_us", BigInteger, nullable=False),  # the UTC midnight at which the day begins
     Column("organisation", Text),
     Column("tenant", Text, nullable=False),
@@ -241,7 +244,7 @@ rollup = Table(
 grant = Table(
     "grant_",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _NUMBER, primary_key=True),
     Column("account_id", ForeignKey("account.id"), nullable=False),
     *_amounts("amount"),
     Column("key", Text, unique=True),  # of the decision that it carries out, which is carried out once
@@ -285,7 +288,7 @@ policy = Table(
 alert = Table(
     "alert",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _NUMBER, primary_key=True),
     Column("key", Text, nullable=False, unique=True),
     Column("at_us", BigInteger, nullable=False),
     Column(
@@ -302,7 +305,7 @@ alert = Table(
 delivery = Table(
     "delivery",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _NUMBER, primary_key=True),
     Column("alert_id", ForeignKey("alert.id"), nullable=False),
     Column("endpoint", Text, nullable=False),
     Column("state", Text, nullable=False),  # waiting | delivered | failed
