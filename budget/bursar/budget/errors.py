@@ -85,6 +85,11 @@ class LedgerError(BursarError):
 class LedgerUnavailable(LedgerError):
     """The ledger's store cannot be used now; nothing was reserved and nothing was sent."""
 
+    def __init__(self, message: str | None = None, *, next_step: str | None = None, in_doubt: bool = False) -> None:
+        """`in_doubt` says that the connection broke during a commit, so that what was asked may have been done."""
+        self.in_doubt = in_doubt
+        super().__init__(message, next_step=next_step)
+
 
 class LedgerVersionError(LedgerError):
     """The ledger's store was written by another version of Bursar."""

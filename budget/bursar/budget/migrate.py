@@ -6,8 +6,7 @@ import logging
 import threading
 from pathlib import Path
 
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, inspect, text
 
 from bursar.budget.errors import LedgerVersionError
 from bursar.budget.store import Store
@@ -19,6 +18,8 @@ SCRIPTS = Path(__file__).parent / "migrations"
 
 # Alembic's environment keeps its proxies in module globals, so two threads must not run it at once.
 _one_at_a_time = threading.Lock()
+
+_LOCK = text("SELECT pg_advisory_xact_lock(hashtext('bursar migrate'))")
 
 
 def migrate(
@@ -34,6 +35,8 @@ def migrate(
         if _version(connection, version_table) == head:
             return
     with _one_at_a_time, store.write(durable=True) as connection:
+        if store.dialect == "postgresql":  # SQLite has one writer at a time anyway
+            connection.execute(_LOCK)
         found = _version(connection, version_table)
         if found != head:
             _upgrade(connection, found, store, scripts, version_table)
@@ -51,7 +54,7 @@ def _upgrade(connection: Connection, found: str | None, store: Store, scripts: P
     directory = ScriptDirectory.from_config(config)
     if found is not None and found not in {script.revision for script in directory.walk_revisions()}:
         raise LedgerVersionError(
-            f"{store.path} has version {found}, and this Bursar knows versions up to {directory.get_current_head()}",
+            f"{store.name} has version {found}, and this Bursar knows versions up to {directory.get_current_head()}",
             next_step="pip install --upgrade bursar",
         )
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -59,10 +62,7 @@ def _upgrade(connection: Connection, found: str | None, store: Store, scripts: P
 
 
 def _version(connection: Connection, version_table: str) -> str | None:
-    try:
-        row = connection.execute(text(f"SELECT version_num FROM {version_table}")).first()  # noqa: S608 - our own names
-    except OperationalError as error:
-        if "no such table" in str(error.orig):
-            return None
-        raise
+    if not inspect(connection).has_table(version_table):
+        return None
+    row = connection.execute(text(f"SELECT version_num FROM {version_table}")).first()  # noqa: S608 - our own names
     return str(row[0]) if row else None

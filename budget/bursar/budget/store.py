@@ -1,67 +1,74 @@
-"""The ledger's store: one SQLite file in WAL mode, its transactions, and what to say when it cannot be used."""
+"""The ledger's store, a SQLite file or a PostgreSQL database, and its transactions."""
 
 from __future__ import annotations
 
-import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, Protocol, Self
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DatabaseError
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from sqlalchemy.exc import ArgumentError
 
-from bursar.budget.errors import ConfigError, LedgerUnavailable, LedgerVersionError
-from bursar.budget.prepared import driver_of
+from bursar.budget.errors import ConfigError
 
-__all__ = ["Store", "StoreBusy", "sqlite_path"]
+__all__ = ["Dialect", "Store", "StoreBusy"]
 
-BUSY_TIMEOUT_MS = 0
-"""SQLite's own wait for a lock is unfair between processes, so there is none: what is locked is retried with jitter."""
+Dialect = Literal["sqlite", "postgresql"]
 
 LOCKED_S_MAX = 10.0
-"""How long a transaction is retried while other processes hold the write lock."""
-
-T = TypeVar("T")
-
-
-def sqlite_path(url: str) -> Path:
-    """The file of a `sqlite:///` URL; raises ConfigError for any other store."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
-        raise ConfigError(
-            f"database {parsed.render_as_string(hide_password=True)!r}: expected sqlite:///FILE",
-            key="database",
-            next_step="database: sqlite:///bursar.db",
-        )
-    return Path(parsed.database)
+"""How long a transaction waits while others hold a lock that it needs."""
 
 
 class StoreBusy(Exception):
     """The transaction would have to wait."""
 
 
+class Backend(Protocol):
+    """What a kind of store does in its own way."""
+
+    def write(self, *, durable: bool, wait: bool) -> AbstractContextManager[Connection]:
+        """One writing transaction; raises StoreBusy where it would have to wait and must not."""
+
+    def read(self) -> AbstractContextManager[Connection]:
+        """One reading transaction."""
+
+    def close(self) -> None:
+        """Give every connection back."""
+
+
 class Store:
-    """Opens the store and runs transactions on it. Safe to use from several threads."""
+    """Opens a store and runs transactions on it. Safe to use from several threads.
+
+    On SQLite one transaction writes at a time; on PostgreSQL as many as do not touch the same rows.
+    """
 
     def __init__(self, url: str, *, locked_s_max: float = LOCKED_S_MAX) -> None:
-        """`locked_s_max` is how long to wait for other processes; raises ConfigError for a URL of no SQLite file."""
+        """`url` is `sqlite:///FILE` or `postgresql+psycopg://USER@HOST/DATABASE`; nothing is opened yet.
+
+        `locked_s_max` is how long to wait for others. Raises ConfigError for another URL.
+        """
+        parsed = _parsed(url)
         self.url = url
-        self._locked_s_max = locked_s_max
-        self.path = sqlite_path(url)
-        self._lock = threading.Lock()
-        self._engine = _engine(make_url(url))
-        self._writer: Connection | None = None
+        self.dialect: Dialect = "sqlite" if parsed.get_backend_name() == "sqlite" else "postgresql"
+        self.name = _name(parsed)
+        """What errors call it: the file, or the URL without its password."""
+        self._backend = _backend(parsed, self.name, locked_s_max)
         self._caller = threading.local()
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """The store at a URL."""
+        return cls(url)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """Within it, a writing transaction of this thread that would wait, for others or the disk, raises StoreBusy.
 
-        It raises before anything was done, so that the caller can do it again where waiting does no harm.
+        It raises before anything was done, so that the caller can do it again where waiting does no harm. A server is
+        always waited for.
         """
         self._caller.at_once = True
         try:
@@ -69,151 +76,52 @@ class Store:
         finally:
             self._caller.at_once = False
 
-    @contextmanager
-    def write(self, *, durable: bool = False) -> Iterator[Connection]:
-        """One writing transaction, after every other; committed at the end, rolled back on an exception.
+    def write(self, *, durable: bool = False) -> AbstractContextManager[Connection]:
+        """One writing transaction; committed at the end, rolled back on an exception.
 
         `durable` waits until the commit, and so every commit before it, is on disk: a power loss cannot undo it.
         Without it a power loss may undo the last commits, but never a part of one. A crash of the process undoes none.
-        Raises LedgerUnavailable while the store is locked, read-only, full or gone.
+        Raises LedgerUnavailable while the store is locked, read-only, full or gone, and LedgerVersionError where it
+        lacks a table. The yielded connection is for this `with` only.
         """
-        at_once = getattr(self._caller, "at_once", False)
-        with self._turn(wait=not at_once, durable=durable), _explained(self.path):
-            connection = self._writer = self._writer or self._connect()
-            # Begun and ended on the driver: SQLAlchemy's own round for each would double a reserve's cost.
-            driver = driver_of(connection)
-            if durable:
-                driver.execute("PRAGMA synchronous=FULL")
-            try:
-                self._begin(driver, wait=not at_once)
-                yield connection
-                driver.execute("COMMIT")
-            except BaseException:
-                if driver.in_transaction:  # SQLite has rolled back by itself after some errors
-                    driver.execute("ROLLBACK")
-                raise
-            finally:
-                if durable:
-                    driver.execute("PRAGMA synchronous=NORMAL")
+        return self._backend.write(durable=durable, wait=not getattr(self._caller, "at_once", False))
 
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> AbstractContextManager[Connection]:
         """One reading transaction that sees a single state of the store and never waits for a writer."""
-        with _explained(self.path), self._connect() as connection:
-            self._patiently(lambda: driver_of(connection).execute("BEGIN"))
-            try:
-                yield connection
-            finally:
-                driver_of(connection).execute("ROLLBACK")
+        return self._backend.read()
 
     def close(self) -> None:
         """Give every connection back; the store must not be used afterwards."""
-        with self._lock:
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
-            self._engine.dispose()
-
-    @contextmanager
-    def _turn(self, *, wait: bool, durable: bool) -> Iterator[None]:
-        """This thread's turn among the threads of this process."""
-        if (not wait and (durable or self._writer is None)) or not self._lock.acquire(blocking=wait):
-            raise StoreBusy
-        try:
-            yield
-        finally:
-            self._lock.release()
-
-    def _begin(self, driver: sqlite3.Connection, *, wait: bool) -> None:
-        def begin() -> None:
-            driver.execute("BEGIN IMMEDIATE")
-
-        if wait:
-            self._patiently(begin)
-            return
-        try:
-            begin()
-        except sqlite3.OperationalError as error:
-            raise StoreBusy from error
-
-    def _connect(self) -> Connection:
-        # The first to open a store turns WAL on and the last to close it folds the WAL in: both lock everybody out.
-        return self._patiently(self._engine.connect)
-
-    def _patiently(self, operation: Callable[[], T]) -> T:
-        """Do it, again and again while other processes are in the way."""
-        try:
-            return operation()
-        except (DatabaseError, sqlite3.Error) as error:
-            if not _is_locked(error):
-                raise
-        return Retrying(
-            retry=retry_if_exception(_is_locked),
-            wait=wait_random_exponential(multiplier=0.002, max=0.1),
-            stop=stop_after_delay(self._locked_s_max),
-            reraise=True,
-        )(operation)
+        self._backend.close()
 
 
-def _engine(url: URL) -> Engine:
-    engine = create_engine(
-        url,
-        isolation_level="AUTOCOMMIT",
-        pool_reset_on_return=None,
-        connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
-    )
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, _record: object) -> None:
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=NORMAL")
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.close()
-
-    return engine
-
-
-def _sqlite_error(error: BaseException) -> sqlite3.Error | None:
-    if isinstance(error, DatabaseError) and isinstance(error.orig, sqlite3.Error):
-        return error.orig
-    return error if isinstance(error, sqlite3.Error) else None
-
-
-def _is_locked(error: BaseException) -> bool:
-    cause = _sqlite_error(error)
-    return cause is not None and getattr(cause, "sqlite_errorcode", 0) & 0xFF in (
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-    )
-
-
-_WORDS = {
-    sqlite3.SQLITE_BUSY: ("is locked by another process", "wait for it, or end the process that holds it"),
-    sqlite3.SQLITE_LOCKED: ("is locked by another process", "wait for it, or end the process that holds it"),
-    sqlite3.SQLITE_READONLY: ("is read-only", "make the file and its folder writable"),
-    sqlite3.SQLITE_CANTOPEN: ("cannot be opened", "check that its folder exists and is writable"),
-    sqlite3.SQLITE_FULL: ("cannot grow: the disk is full", "free some space"),
-    sqlite3.SQLITE_IOERR: ("cannot be read or written", "check the disk"),
-    sqlite3.SQLITE_NOTADB: ("is not a Bursar ledger", "name another file under `database:`"),
-    sqlite3.SQLITE_CORRUPT: ("is damaged", "restore it from a backup"),
-    sqlite3.SQLITE_PERM: ("may not be used by this user", "change its permissions"),
-}
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn what the driver says of the store's state into words; errors of our own making pass."""
+def _parsed(url: str) -> URL:
     try:
-        yield
-    except (DatabaseError, sqlite3.Error) as error:
-        cause = _sqlite_error(error)
-        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
-        if "no such table" in str(cause) or "no such column" in str(cause):
-            raise LedgerVersionError(
-                f"the ledger {path} was made by another version of Bursar ({cause})", next_step="bursar db upgrade"
-            ) from error
-        if code not in _WORDS:
-            raise
-        words, next_step = _WORDS[code]
-        raise LedgerUnavailable(f"the ledger {path} {words}; nothing was reserved", next_step=next_step) from error
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = URL.create("unknown")  # the text may hold a password, so none of it is shown
+    if parsed.drivername in ("postgresql", "postgresql+psycopg") and parsed.database:
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername == "sqlite" and parsed.database and parsed.database != ":memory:":
+        return parsed
+    raise ConfigError(
+        f"database {_name(parsed)!r}: expected sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE",
+        key="database",
+        next_step="database: sqlite:///bursar.db",
+    )
+
+
+def _name(url: URL) -> str:
+    if url.get_backend_name() == "sqlite" and url.database:
+        return str(Path(url.database))
+    return url.set(password=None, query={}).render_as_string()
+
+
+def _backend(url: URL, name: str, locked_s_max: float) -> Backend:
+    if url.get_backend_name() == "sqlite":
+        from bursar.budget.sqlite import Sqlite
+
+        return Sqlite(url, name, locked_s_max)
+    from bursar.budget.postgresql import Postgresql  # with the driver
+
+    return Postgresql(url, name, locked_s_max)
