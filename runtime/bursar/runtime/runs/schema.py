@@ -33,7 +33,7 @@ Index("run_tenant", run.c.tenant, run.c.created_us)
 run_event = Table(
     "run_event",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("run_id", Text, nullable=False),
     Column("at_us", BigInteger, nullable=False),
     Column("status", Text, nullable=False),

@@ -1,4 +1,4 @@
-"""The first tables: runs and their changes of state."""
+"""The first tables of runs: each run, and each change of its state."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -6,9 +6,12 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
+# Only a column of the type INTEGER numbers its rows by itself in SQLite, where it has 64 bits all the same.
+_NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 
 def upgrade() -> None:
-    """The first tables: runs and their changes of state."""
+    """The first tables of runs: each run, and each change of its state."""
 
     op.create_table(
         "run",
@@ -32,7 +35,7 @@ def upgrade() -> None:
     op.create_index("run_tenant", "run", ["tenant", "created_us"], unique=False)
     op.create_table(
         "run_event",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", _NUMBER, nullable=False),
         sa.Column("run_id", sa.Text(), nullable=False),
         sa.Column("at_us", sa.BigInteger(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
