@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 if TYPE_CHECKING:
     import httpx
 
+    from tests.support.postgres import Postgres
     from tests.support.provider import TrueProvider
 
 
@@ -61,6 +64,28 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     yield attempts
     assert not attempts, f"this test tried to reach {attempts}"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL, the same one for every worker of this run."""
+    from tests.support.postgres import shared_postgres
+
+    with shared_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a store with all of the ledger's tables and nothing in them, on each kind of store in turn."""
+    if request.param == "postgresql":
+        with request.getfixturevalue("postgres").migrated() as url:
+            yield url
+        return
+    from tests.support.ledger import new_store
+
+    with closing(new_store(tmp_path)) as store:
+        yield store.url
 
 
 @pytest.fixture(scope="session")
