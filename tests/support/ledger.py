@@ -188,7 +188,8 @@ def _replayed(written: Sequence[RowMapping], made: Mapping[int, RowMapping]) -> 
     found: dict[int, tuple[int, ...]] = defaultdict(lambda: (0,) * len(_BALANCE))
     for row in written:
         if row["reservation_id"] is not None:
-            for key in _accounts(made[row["reservation_id"]]):
+            assert _accounts(row) == _accounts(made[row["reservation_id"]])
+            for key in _accounts(row):
                 found[key] = _plus(found[key], _balance(row))
                 assert min(found[key]) >= 0, f"entry {row['seq']} takes more than there is"
     return {key: balance for key, balance in found.items() if any(balance)}
@@ -202,14 +203,12 @@ def _limits_replayed(
     granted: dict[int, tuple[int, ...]] = defaultdict(lambda: (0,) * len(DIMENSIONS))
     found: dict[int, tuple[int | None, ...]] = {}
     for row in written:
-        named = [row["account_id"]] if row["account_id"] is not None else []
-        keys = named or (_accounts(made[row["reservation_id"]]) if row["reservation_id"] is not None else [])
-        for key in keys:
-            if row["kind"] in ("open", "limit"):
+        for key in _accounts(row) if row["accounts"] is not None else ():
+            if row["kind"] in ("open", "limit", "window"):
                 of_pot[kept[key]["pot_id"]] = _limit(row)
-            if row["kind"] == "grant":
-                granted[key] = _plus(granted[key], [amount or 0 for amount in _limit(row)])
-            if row["kind"] in ("open", "limit", "grant") or key not in found:
+            sign = {"grant": 1, "carry": 1, "take_back": -1}.get(row["kind"], 0)
+            granted[key] = _plus(granted[key], [sign * (amount or 0) for amount in _limit(row)])
+            if row["kind"] in ("open", "limit", "window") or sign or key not in found:
                 base = of_pot[kept[key]["pot_id"]]
                 found[key] = tuple(
                     None if limit is None else limit + more for limit, more in zip(base, granted[key], strict=True)

@@ -2,62 +2,165 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam, func, insert, or_, select, update
 
-from bursar.budget.amounts import DIMENSIONS
+from bursar.budget.admission import Balance
+from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.errors import LedgerError
+from bursar.budget.grants import end_expired, give
+from bursar.budget.journal import NOTHING, journal
 from bursar.budget.prepared import Prepared, Record
-from bursar.budget.schema import account, pot
-from bursar.budget.windows import from_us, window_at
+from bursar.budget.schema import FOREVER_US, account, pot
+from bursar.budget.scope import Kind, chain_of
+from bursar.budget.thresholds import arm
+from bursar.budget.windows import Period, from_us, rolling_us, window_at
 
-__all__ = ["CURRENT", "create_pot", "current", "open_window", "within"]
+__all__ = ["CURRENT", "Standing", "create_pot", "current", "open_window", "rolled", "within"]
+
+_NOW = and_(
+    account.c.pot_id == pot.c.id,
+    account.c.starts_us <= bindparam("now"),
+    account.c.ends_us > bindparam("now"),
+)
 
 CURRENT = select(
     pot,
     account.c.id.label("account_id"),
     account.c.window,
+    account.c.starts_us,
     account.c.ends_us,
     *(account.c[f"limit_{name}"].label(f"window_limit_{name}") for name in DIMENSIONS),
     *(account.c[f"{side}_{name}"] for side in ("posted", "held") for name in DIMENSIONS),
-).select_from(
-    pot.outerjoin(
-        account,
-        and_(
-            account.c.pot_id == pot.c.id,
-            account.c.starts_us <= bindparam("now"),
-            account.c.ends_us > bindparam("now"),
-        ),
-    )
-)
+).select_from(pot.outerjoin(account, _NOW))
 """Pots with the account of the window that holds `:now`; its columns are NULL until the window is first used."""
+
+
+class Standing(NamedTuple):
+    """A pot and the account of its present window: all that a reserve needs to know of them, in column order."""
+
+    id: int
+    path: str
+    kind: Kind
+    parent: str | None
+    per: Period
+    zone: str
+    mode: str
+    rollover_percent: int
+    overdraft_percent: int
+    alerts: str | None
+    limit_nanousd: int | None
+    limit_tokens: int | None
+    limit_steps: int | None
+    limit_tool_calls: int | None
+    epoch: int | None
+    cancelled_us: int | None
+    seconds_us: int | None
+    used_us: int
+    held_since_us: int | None
+    stopped: str | None
+    final_call: str | None
+    account_id: int | None
+    window: str
+    ends_us: int
+    grants_end_us: int | None
+    window_limit_nanousd: int | None
+    window_limit_tokens: int | None
+    window_limit_steps: int | None
+    window_limit_tool_calls: int | None
+    posted_nanousd: int
+    posted_tokens: int
+    posted_steps: int
+    posted_tool_calls: int
+    held_nanousd: int
+    held_tokens: int
+    held_steps: int
+    held_tool_calls: int
+
+    @property
+    def balance(self) -> Balance:
+        """What admission sees: an overdraft is room above the limit."""
+        limit: Any = self[_WINDOW_LIMIT]
+        if self.overdraft_percent:
+            bases: Any = self[_LIMIT]
+            limit = tuple(
+                None if of_window is None else of_window + (base or 0) * self.overdraft_percent // 100
+                for of_window, base in zip(limit, bases, strict=True)
+            )
+        ends_us = None if self.ends_us >= FOREVER_US else self.ends_us
+        posted: Any = self[_POSTED]
+        held: Any = self[_HELD]
+        return Balance(self.kind, self.path, limit, posted, held, self.per, self.window, ends_us, self.zone)
+
+
+def _columns(first: str) -> slice:
+    start = Standing._fields.index(first)
+    return slice(start, start + len(DIMENSIONS))
+
+
+_LIMIT = _columns("limit_nanousd")
+_WINDOW_LIMIT = _columns("window_limit_nanousd")
+_POSTED = _columns("posted_nanousd")
+_HELD = _columns("held_nanousd")
+
+_OF_ACCOUNT = {
+    "account_id": account.c.id,
+    **{f"window_limit_{name}": account.c[f"limit_{name}"] for name in DIMENSIONS},
+    **{column.name: column for column in account.c if not column.name.startswith(("limit_", "id"))},
+}
+_STANDING = select(*(_OF_ACCOUNT[name] if name in _OF_ACCOUNT else pot.c[name] for name in Standing._fields))
 
 
 @lru_cache
 def _of_paths(count: int) -> Prepared:
     names: list[BindParameter[str]] = [bindparam(f"path_{place}") for place in range(count)]
-    # One order for all, so that row locks never cross.
-    return Prepared(CURRENT.where(pot.c.path.in_(names)).order_by(pot.c.id))
+    standing = _STANDING.select_from(pot.outerjoin(account, _NOW))
+    return Prepared(standing.where(pot.c.path.in_(names)).order_by(pot.c.id))
 
 
-def current(connection: Connection, paths: tuple[str, ...], now: int) -> list[Record]:
-    """The pots of these paths with their present windows, opened where needed."""
+_ROLLED = Prepared(
+    select(
+        func.min(account.c.starts_us),
+        *(func.sum(account.c[f"{side}_{name}"]) for side in ("posted", "held") for name in DIMENSIONS),
+    ).where(account.c.pot_id == bindparam("of_pot"), account.c.ends_us > bindparam("since"))
+)
+
+
+def current(connection: Connection, paths: tuple[str, ...], now: int) -> list[Standing]:
+    """The pots of these paths with their present windows, opened where needed, and expired grants taken back."""
     query = _of_paths(len(paths))
     asked = {"now": now, **{f"path_{place}": path for place, path in enumerate(paths)}}
-    rows: list[Record] = query(connection, asked).fetchall()
-    missing = [row for row in rows if row["account_id"] is None]
-    if missing:
-        for row in missing:
-            open_window(connection, row, now)
-        rows = query(connection, asked).fetchall()
-    return rows
+    standings = list(map(Standing._make, query(connection, asked).fetchall()))
+    stale = [row for row in standings if row.account_id is None or (row.grants_end_us or FOREVER_US) <= now]
+    for row in stale:
+        if row.account_id is None:
+            open_window(connection, row._asdict(), now)
+        else:
+            end_expired(connection, row.account_id, row.path, now)
+    if stale:
+        standings = list(map(Standing._make, query(connection, asked).fetchall()))
+    if any(row.per.startswith("rolling") for row in standings):
+        return [_rolled(connection, row, now) for row in standings]
+    return standings
 
 
-def open_window(connection: Connection, row: Record, now: int) -> int:
-    """The account of a pot's window that holds `now`, made when it is first needed."""
+def rolled(connection: Connection, pot_id: int, per: Period, now: int) -> tuple[int, Amounts, Amounts] | None:
+    """What counts in a rolling window now: since when (in us), posted and held; None where nothing does."""
+    since = now - (rolling_us(per) or 0)
+    row = _ROLLED(connection, {"of_pot": pot_id, "since": since}).fetchall()[0]
+    sums = list(map(int, row[1:])) if row[0] is not None else []
+    return (row[0], Amounts(*sums[:4]), Amounts(*sums[4:])) if sums else None
+
+
+def open_window(connection: Connection, row: Record, now: int, *, journaled: bool = True) -> int:
+    """The account of a pot's window that holds `now`, made when it is first needed.
+
+    What the last window left, or owes, comes into it as a grant, where the pot's policy says so.
+    """
     window = window_at(row["per"], row["zone"], from_us(now))
     span = {"starts_us": window.starts_us, "ends_us": window.ends_us}
     its_own = account.c.pot_id == row["id"]
@@ -69,21 +172,88 @@ def open_window(connection: Connection, row: Record, now: int) -> int:
     if found is not None:
         connection.execute(update(account).where(account.c.id == found["id"]).values(span))
         return int(found["id"])
-    limits = {f"limit_{name}": row[f"limit_{name}"] for name in DIMENSIONS}
-    made = insert(account).values(pot_id=row["id"], window=window.name, **span, **limits)
-    return _inserted(connection.execute(made).inserted_primary_key)
+    limit = {name: row[f"limit_{name}"] for name in DIMENSIONS}
+    made = insert(account).values(
+        pot_id=row["id"], window=window.name, **span, **{f"limit_{name}": of for name, of in limit.items()}
+    )
+    account_id = _inserted(connection.execute(made).inserted_primary_key)
+    path = row["path"]
+    if journaled:
+        journal(
+            connection,
+            chain=chain_of(path),
+            kind="window",
+            at_us=now,
+            accounts=json.dumps([account_id]),
+            path=path,
+            limit=limit,
+            note=window.name,
+        )
+    if carried := _carried(connection, row, window.starts_us):
+        note = f"left of or owed by the window before {window.name}"
+        give(connection, account_id, path, carried, author="policy", note=note, now=now, kind="carry")
+    if row["alerts"] is not None:
+        arm(connection, account_id, now)
+    return account_id
 
 
 def create_pot(connection: Connection, values: Mapping[str, Any], now: int) -> int:
-    """A new pot with its present window; returns the account's id."""
+    """A new pot with its present window, which the caller journals; returns the account's id."""
     pot_id = _inserted(connection.execute(insert(pot).values(**values)).inserted_primary_key)
-    limits = {f"limit_{name}": values.get(f"limit_{name}") for name in DIMENSIONS}
-    return open_window(connection, {"id": pot_id, "per": values["per"], "zone": values["zone"], **limits}, now)
+    nothing = {
+        "alerts": None,
+        "rollover_percent": 0,
+        "overdraft_percent": 0,
+        **{f"limit_{name}": None for name in DIMENSIONS},
+    }
+    return open_window(connection, {**nothing, **values, "id": pot_id}, now, journaled=False)
 
 
 def within(path: str, column: ColumnElement[str] = pot.c.path) -> ColumnElement[bool]:
     """Whether a column names a path or one below it; not by LIKE, to which `Acme` and `acme` are the same."""
     return or_(column == path, func.substr(column, 1, len(path) + 1) == f"{path}/")
+
+
+def _rolled(connection: Connection, row: Standing, now: int) -> Standing:
+    length = rolling_us(row.per)
+    found = rolled(connection, row.id, row.per, now) if length else None
+    if length is None or found is None:
+        return row
+    since, posted, held = found
+    return row._replace(
+        window=row.per,
+        ends_us=since + length,  # when the oldest of it begins to be freed
+        posted_nanousd=posted.nanousd,
+        posted_tokens=posted.tokens,
+        posted_steps=posted.steps,
+        posted_tool_calls=posted.tool_calls,
+        held_nanousd=held.nanousd,
+        held_tokens=held.tokens,
+        held_steps=held.steps,
+        held_tool_calls=held.tool_calls,
+    )
+
+
+def _carried(connection: Connection, row: Record, starts_us: int) -> Amounts:
+    """What the window before left, up to `rollover_percent` of the limit; below zero what it owes."""
+    rollover, overdraft = row["rollover_percent"], row["overdraft_percent"]
+    if not (rollover or overdraft) or rolling_us(row["per"]) is not None or row["per"] == "total":
+        return NOTHING
+    before = window_at(row["per"], row["zone"], from_us(starts_us - 1))
+    accounts = select(account).where(account.c.pot_id == row["id"])
+    last = connection.execute(accounts.where(account.c.window == before.name)).mappings().first()
+    if last is None and connection.execute(accounts.where(account.c.ends_us <= before.starts_us)).first() is None:
+        return NOTHING  # there was no budget then
+    carried = {}
+    for name in DIMENSIONS:
+        base = row[f"limit_{name}"]
+        left = base if last is None or last[f"limit_{name}"] is None else last[f"limit_{name}"]
+        if base is None or left is None:
+            continue
+        if last is not None:  # what is still in flight counts as used: it may come to that
+            left -= last[f"posted_{name}"] + last[f"held_{name}"]
+        carried[name] = min(left, base * rollover // 100) if left >= 0 else left * bool(overdraft)
+    return Amounts(**carried)
 
 
 def _inserted(key: object) -> int:

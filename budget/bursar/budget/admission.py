@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import NamedTuple
 
 from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.prices import Price
 from bursar.budget.refusal import Refusal
+from bursar.budget.scope import Kind
 from bursar.budget.windows import Period
 
 __all__ = ["Admitted", "Balance", "ModelQuote", "ToolQuote", "Wait", "admit"]
@@ -25,7 +26,7 @@ class ModelQuote:
 
     model: str
     price: Price | None
-    """None for a model without a price: refused wherever money is limited."""
+    """None for a model without a price: refused wherever money is limited, unless `allow_unpriced`."""
 
     input_tokens: int
     """An upper bound on what the provider will count."""
@@ -38,6 +39,9 @@ class ModelQuote:
 
     keep_back: Mapping[str, Amounts] = field(default_factory=dict)
     """What must remain in an account after this call, by its path: for the last answers of the runs in progress."""
+
+    allow_unpriced: bool = False
+    """Whether the tenant's policy lets a call without a price pass a limit in money (see `bursar.budget.policies`)."""
 
     def __post_init__(self) -> None:
         if min(self.input_tokens, self.max_output_tokens, self.min_output_tokens) < 0:
@@ -56,14 +60,13 @@ class ToolQuote:
             raise ValueError(f"a quote cannot be for fewer than 0 calls: {self!r}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Balance:
-    """One account as `admit` sees it."""
+class Balance(NamedTuple):
+    """One account with a hard limit, as `admit` sees it; amounts are in the order of `DIMENSIONS`."""
 
-    kind: Literal["tenant", "agent", "run"]
+    kind: Kind
     path: str
     limit: tuple[int | None, int | None, int | None, int | None]
-    """By dimension, in the order of `DIMENSIONS`; None = no limit."""
+    """None = no limit."""
 
     posted: tuple[int, int, int, int]
     held: tuple[int, int, int, int]
@@ -120,6 +123,8 @@ def _admit_model(balances: Sequence[Balance], quote: ModelQuote) -> Admitted | W
             if room is None:
                 continue
             if dimension == _NANOUSD and quote.price is None:
+                if quote.allow_unpriced:
+                    continue
                 return Refusal(cause="unpriced", kind=balance.kind, path=balance.path, detail=quote.model)
             fits = _output_within(quote, dimension, room)
             if fits < useful:

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, select, update
 
-from bursar.budget.accounts import CURRENT, create_pot, open_window, within
+from bursar.budget.accounts import CURRENT, create_pot, open_window, rolled, within
+from bursar.budget.allocation import check_parts, parent_of
 from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.errors import NotFoundError, UsageError
 from bursar.budget.gate import reopen
-from bursar.budget.journal import amounts_in, columns_of, journal
+from bursar.budget.grants import end, give, granted
+from bursar.budget.journal import amounts_in, claim, journal
 from bursar.budget.money import NANOUSD_MAX
 from bursar.budget.schema import FOREVER_US, account, grant, pot
+from bursar.budget.scope import Kind, budget_kind, chain_of
 from bursar.budget.store import Store
-from bursar.budget.windows import PERIODS, Period, from_us, to_us, window_at
+from bursar.budget.thresholds import arm
+from bursar.budget.windows import Period, check_period, from_us, rolling_us, to_us, window_at
 
-__all__ = ["BudgetLine", "Budgets"]
+__all__ = ["BudgetLine", "Budgets", "GrantLine", "Mode"]
+
+Mode = Literal["hard", "soft"]
+
+PERCENT_MAX = 100
+"""The most of a limit that may roll over into the next window, or be overdrawn."""
+
+ALERT_PERCENT_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +41,7 @@ class BudgetLine:
     """One pot with its present window, for people and for JSON."""
 
     path: str
-    kind: Literal["tenant", "agent", "run"]
+    kind: Kind
     per: Period
     zone: str
     window: str
@@ -41,6 +53,31 @@ class BudgetLine:
     held: Amounts
     source: str
     """`config` or `command`."""
+
+    mode: Mode = "hard"
+    rollover_percent: int = 0
+    overdraft_percent: int = 0
+    oversubscribed: bool = False
+    alerts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantLine:
+    """One grant, for people and for JSON."""
+
+    id: int
+    path: str
+    per: Period
+    window: str
+    amount: Amounts
+    taken: Amounts
+    """What was taken back, because it was not used."""
+
+    author: str
+    note: str
+    granted_at: datetime
+    expires_at: datetime | None
+    ended_at: datetime | None
 
 
 class Budgets:
@@ -60,32 +97,67 @@ class Budgets:
         author: str,
         note: str = "",
         source: Literal["config", "command"] = "command",
+        mode: Mode | None = None,
+        rollover_percent: int | None = None,
+        overdraft_percent: int | None = None,
+        oversubscribed: bool | None = None,
+        alerts: Sequence[int] | None = None,
+        organisation: str | None = None,
     ) -> BudgetLine:
-        """Set the limits of a tenant (`acme`) or an agent (`acme/support`) for a period.
+        """Set the limits of a scope (`acme`, `acme/support`, `acme/team:red`, `org:globex`, ...) for a period.
 
-        `limit` is by dimension; a dimension left out keeps its limit, None takes it away. A zone left out stays as it
-        is, UTC at first. What was used stays used, and the next call meets the new limit; a zone in which it is another
-        day, week or month already has a window of its own for it. What the command set is not changed by the
-        configuration later. Raises UsageError for a path, period, zone or amount that cannot be.
+        `limit` is by dimension; a dimension left out keeps its limit, None takes it away. So does every other argument
+        that is left out; at first a budget is hard, in UTC, without rollover, overdraft or alerts. A `soft` limit
+        refuses nothing. `rollover_percent` of the limit, where unused, comes into the next window, and
+        `overdraft_percent` of it may be used in advance, owed to the next. `alerts` are percents of the limit.
+        `oversubscribed` lets the budgets below it sum up to more than it has. `organisation` is the one that a tenant
+        belongs to: from then on, every call of the tenant has to name it in its scope.
+
+        What was used stays used, and the next call meets the new limit; a zone in which it is another day, week or
+        month already has a window of its own for it. What the command set is not changed by the configuration later.
+        Raises UsageError for a path, period, zone, amount or percent that cannot be, and for a hard limit that is more
+        than the free part of the budget above it for the same period, unless that one is oversubscribed.
         """
-        new = {"path": path, "kind": _checked(path, per, zone, limit), "tenant": path.split("/")[0], "per": per}
-        changed = {f"limit_{name}": value for name, value in limit.items()} | ({} if zone is None else {"zone": zone})
+        kind = budget_kind(path)
+        policy = _checked_policy(per, mode, rollover_percent, overdraft_percent, oversubscribed, alerts)
+        _check(per, zone, limit)
+        new = {
+            "path": path,
+            "kind": kind,
+            "tenant": chain_of(path),
+            "parent": parent_of(path),
+            "per": per,
+            "zone": "UTC",
+            "mode": "hard",
+            "oversubscribed": 0,
+        }
+        changed = {f"limit_{name}": value for name, value in limit.items()} | policy
+        changed |= {} if zone is None else {"zone": zone}
+        if organisation is not None:
+            if kind != "tenant":
+                raise UsageError(f"organisation {organisation!r}: only a tenant belongs to one, not {path}")
+            changed["parent"] = f"org:{organisation}"
         now = to_us(self._clock())
         with self._store.write(durable=True) as connection:
+            claim(connection, [chain_of(path)])
             row = _find(connection, path, per)
             if row is not None and source == "config" and (row["source"] == "command" or _holds(row, changed)):
                 return self._line(connection, path, per, now)
-            wanted = {**(row or {**new, "zone": "UTC"}), **changed, "source": source, "set_by": author, "set_us": now}
+            wanted = {**(row or new), **changed, "source": source, "set_by": author, "set_us": now}
+            if source == "command":  # a configuration is checked as a whole, before anything of it is set
+                check_parts(connection, wanted)
             account_id = create_pot(connection, wanted, now) if row is None else _change(connection, wanted, now)
+            arm(connection, account_id, now)
             journal(
                 connection,
+                chain=chain_of(path),
                 kind="limit",
                 at_us=now,
-                account_id=account_id,
+                accounts=json.dumps([account_id]),
                 path=path,
                 limit={name: wanted.get(f"limit_{name}") for name in DIMENSIONS},
                 author=author,
-                note=note or per,
+                note=note or _described(per, policy),
             )
             return self._line(connection, path, per, now)
 
@@ -98,58 +170,70 @@ class Budgets:
         note: str,
         per: Period | None = None,
         key: str | None = None,
+        expires_at: datetime | None = None,
     ) -> BudgetLine:
-        """Give a tenant, an agent or a run more, in its present window; runs that this scope stopped may go on.
+        """Give a scope or a run more, in its present window; runs that this scope stopped may go on.
 
-        `per` names the budget where a scope has several. A second grant with the same `key` changes nothing.
-        Raises NotFoundError where the scope has no budget, UsageError where it has several and none is named, or where
-        the amount is not positive or no whole number.
+        `per` names the budget where a scope has several. A second grant with the same `key` changes nothing. What is
+        unused when it expires is taken back.
+        Raises NotFoundError where the scope has no budget, UsageError where it has several and none is named, where
+        it is a rolling one, which has no window to give to, or where the amount is not positive or no whole number.
         """
         for name in DIMENSIONS:
             _check_amount(f"grant {name}", getattr(amount, name))
         if not amount:
             raise UsageError("a grant needs an amount above zero", next_step="--usd 5, --tokens 100000 or --steps 10")
         now = to_us(self._clock())
+        expires_us = None if expires_at is None else to_us(expires_at)
+        if expires_us is not None and expires_us <= now:
+            raise UsageError(f"a grant cannot expire at {expires_at}, which is past", next_step="--expires 2h")
         with self._store.write(durable=True) as connection:
-            query = select(pot).where(pot.c.path == path).order_by(pot.c.id)
-            rows = [row for row in connection.execute(query).mappings() if per in (None, row["per"])]
-            if not rows:
-                raise NotFoundError(f"there is no budget for {path}", next_step="bursar budget ls")
-            if len(rows) > 1:
-                raise UsageError(
-                    f"{path} has several budgets: {', '.join(row['per'] for row in rows)}",
-                    next_step=f"bursar budget grant {path} --per {rows[0]['per']} ...",
-                )
+            claim(connection, [chain_of(path)])
+            row = _pot_to_grant(connection, path, per)
             if key is not None and connection.execute(select(grant.c.id).where(grant.c.key == key)).first():
-                return self._line(connection, path, rows[0]["per"], now)
-            account_id = open_window(connection, rows[0], now)
-            _raise_limit(connection, account_id, amount)
-            connection.execute(
-                insert(grant).values(
-                    account_id=account_id,
-                    key=key,
-                    author=author,
-                    note=note,
-                    granted_us=now,
-                    **columns_of("amount", amount),
-                )
-            )
-            granted = {name: getattr(amount, name) or None for name in DIMENSIONS}
-            journal(
+                return self._line(connection, path, row["per"], now)
+            account_id = open_window(connection, row, now)
+            give(
                 connection,
-                kind="grant",
-                at_us=now,
-                account_id=account_id,
-                path=path,
-                limit=granted,
+                account_id,
+                path,
+                amount,
                 author=author,
                 note=note,
+                now=now,
+                key=key,
+                expires_us=expires_us,
             )
             reopen(connection, path)
-            line = self._line(connection, path, rows[0]["per"], now)
+            line = self._line(connection, path, row["per"], now)
             if any(value is not None and value > NANOUSD_MAX for value in line.limit.values()):
                 raise UsageError(f"a grant to {path} must not raise a limit above {NANOUSD_MAX}")
             return line
+
+    def revoke(self, grant_id: int, *, author: str, note: str) -> Amounts:
+        """Take back what a grant gave and nobody used; returns how much that was.
+
+        Raises NotFoundError for an unknown grant, UsageError for one that has ended.
+        """
+        now = to_us(self._clock())
+        with self._store.write(durable=True) as connection:
+            row = connection.execute(_GRANTS.where(grant.c.id == grant_id)).mappings().first()
+            if row is None:
+                raise NotFoundError(f"there is no grant {grant_id}", next_step="bursar budget grants")
+            claim(connection, [chain_of(row["path"])])
+            row = connection.execute(_GRANTS.where(grant.c.id == grant_id)).mappings().one()
+            if row["ended_us"] is not None:
+                at = from_us(row["ended_us"]).isoformat(timespec="seconds")
+                raise UsageError(f"grant {grant_id} ended at {at} already", next_step="bursar budget grants")
+            return end(connection, row, row["path"], author=author, note=note, now=now)
+
+    def grants(self, path: str | None = None) -> list[GrantLine]:
+        """Every grant, or those at and below `path`, the newest first."""
+        query = _GRANTS.order_by(grant.c.id.desc())
+        if path is not None:
+            query = query.where(within(path))
+        with self._store.read() as connection:
+            return [_as_grant(row) for row in connection.execute(query).mappings()]
 
     def ls(self, path: str | None = None, *, runs: bool = False) -> list[BudgetLine]:
         """Every tenant's and agent's budget with its present window, or those at and below `path`; runs if asked."""
@@ -160,11 +244,18 @@ class Budgets:
                 query = query.where(within(path))
             if not runs:
                 query = query.where(pot.c.kind != "run")
-            return [_as_line(row, now) for row in connection.execute(query, {"now": now}).mappings()]
+            return [_as_line(connection, row, now) for row in connection.execute(query, {"now": now}).mappings().all()]
 
     def _line(self, connection: Connection, path: str, per: Period, now: int) -> BudgetLine:
         query = CURRENT.where(pot.c.path == path, pot.c.per == per)
-        return _as_line(connection.execute(query, {"now": now}).mappings().one(), now)
+        return _as_line(connection, connection.execute(query, {"now": now}).mappings().one(), now)
+
+
+_GRANTS = (
+    select(grant, pot.c.path, pot.c.per, account.c.window)
+    .join(account, account.c.id == grant.c.account_id)
+    .join(pot, pot.c.id == account.c.pot_id)
+)
 
 
 def _find(connection: Connection, path: str, per: Period) -> RowMapping | None:
@@ -179,31 +270,33 @@ def _change(connection: Connection, wanted: Mapping[str, Any], now: int) -> int:
     """Set new limits; the present window keeps what was used and what was granted. Returns its account's id."""
     connection.execute(update(pot).where(pot.c.id == wanted["id"]).values(**wanted))
     account_id = open_window(connection, wanted, now)
-    granted = _granted(connection, account_id)
+    more = granted(connection, account_id)
     base = {name: wanted[f"limit_{name}"] for name in DIMENSIONS}
-    limits = {f"limit_{name}": None if base[name] is None else base[name] + granted[name] for name in DIMENSIONS}
+    limits = {f"limit_{name}": None if of is None else of + getattr(more, name) for name, of in base.items()}
     connection.execute(update(account).where(account.c.id == account_id).values(**limits))
     return account_id
 
 
-def _granted(connection: Connection, account_id: int) -> dict[str, int]:
-    rows = connection.execute(select(grant).where(grant.c.account_id == account_id)).mappings()
-    total = sum((amounts_in("amount", row) for row in rows), Amounts())
-    return {name: getattr(total, name) for name in DIMENSIONS}
+def _pot_to_grant(connection: Connection, path: str, per: Period | None) -> RowMapping:
+    query = select(pot).where(pot.c.path == path).order_by(pot.c.id)
+    rows = [row for row in connection.execute(query).mappings() if per in (None, row["per"])]
+    if not rows:
+        raise NotFoundError(f"there is no budget for {path}", next_step="bursar budget ls")
+    if len(rows) > 1:
+        raise UsageError(
+            f"{path} has several budgets: {', '.join(row['per'] for row in rows)}",
+            next_step=f"bursar budget grant {path} --per {rows[0]['per']} ...",
+        )
+    if rolling_us(rows[0]["per"]) is not None:
+        raise UsageError(
+            f"the budget of {path} per {rows[0]['per']} is rolling: it has no window to give to",
+            next_step=f"bursar budget set {path} --per {rows[0]['per']} --usd ...",
+        )
+    return rows[0]
 
 
-def _raise_limit(connection: Connection, account_id: int, amount: Amounts) -> None:
-    # NULL + n is NULL: a dimension without a limit stays without one.
-    raised = {f"limit_{name}": account.c[f"limit_{name}"] + getattr(amount, name) for name in DIMENSIONS}
-    connection.execute(update(account).where(account.c.id == account_id).values(**raised))
-
-
-def _checked(path: str, per: str, zone: str | None, limit: Mapping[str, int | None]) -> Literal["tenant", "agent"]:
-    parts = path.split("/")
-    if len(parts) > 2 or not all(parts):
-        raise UsageError(f"a budget belongs to a tenant or an agent, not to {path!r}", next_step="acme or acme/support")
-    if per not in PERIODS:
-        raise UsageError(f"per {per!r}: expected one of {', '.join(PERIODS)}")
+def _check(per: str, zone: str | None, limit: Mapping[str, int | None]) -> None:
+    check_period(per)
     try:
         ZoneInfo("UTC" if zone is None else zone)
     except (KeyError, ValueError, OSError):
@@ -215,7 +308,46 @@ def _checked(path: str, per: str, zone: str | None, limit: Mapping[str, int | No
             raise UsageError(f"limit {name!r}: expected one of {', '.join(DIMENSIONS)}")
         if value is not None:
             _check_amount(f"limit {name}", value, otherwise=", or None for none")
-    return "tenant" if len(parts) == 1 else "agent"
+
+
+def _checked_policy(
+    per: Period,
+    mode: str | None,
+    rollover_percent: int | None,
+    overdraft_percent: int | None,
+    oversubscribed: bool | None,
+    alerts: Sequence[int] | None,
+) -> dict[str, Any]:
+    """What was said of a budget's policy, as columns of its pot."""
+    policy: dict[str, Any] = {}
+    if mode is not None:
+        if mode not in ("hard", "soft"):
+            raise UsageError(f"mode {mode!r}: expected hard or soft")
+        policy["mode"] = mode
+    for name, percent in (("rollover_percent", rollover_percent), ("overdraft_percent", overdraft_percent)):
+        if percent is None:
+            continue
+        _check_percent(name, percent, 0, PERCENT_MAX)
+        if percent and (per == "total" or rolling_us(per) is not None):
+            raise UsageError(f"{name}: a budget per {per} has no next window", next_step="--per month")
+        policy[name] = percent
+    if oversubscribed is not None:
+        policy["oversubscribed"] = int(oversubscribed)
+    if alerts is not None:
+        for percent in alerts:
+            _check_percent("alerts", percent, 1, ALERT_PERCENT_MAX)
+        policy["alerts"] = json.dumps(sorted(set(alerts))) if alerts else None
+    return policy
+
+
+def _check_percent(name: str, percent: object, low: int, high: int) -> None:
+    if type(percent) is not int or not low <= percent <= high:
+        raise UsageError(f"{name} {percent!r}: expected a whole percent from {low} to {high}")
+
+
+def _described(per: Period, policy: Mapping[str, Any]) -> str:
+    said = [f"{name.removesuffix('_percent')} {value}" for name, value in policy.items() if value]
+    return ", ".join([per, *said])
 
 
 def _check_amount(what: str, value: object, otherwise: str = "") -> None:
@@ -223,19 +355,47 @@ def _check_amount(what: str, value: object, otherwise: str = "") -> None:
         raise UsageError(f"{what} {value!r}: expected a whole number from 0 to {NANOUSD_MAX}{otherwise}")
 
 
-def _as_line(row: RowMapping, now: int) -> BudgetLine:
+def _as_line(connection: Connection, row: RowMapping, now: int) -> BudgetLine:
     opened = row["account_id"] is not None
     window = window_at(row["per"], row["zone"], from_us(now))
     limit_prefix = "window_limit" if opened else "limit"
+    posted, held = (amounts_in("posted", row), amounts_in("held", row)) if opened else (Amounts(), Amounts())
+    name, ends_us = window.name, window.ends_us
+    if (length := rolling_us(row["per"])) is not None:
+        name = row["per"]
+        found = rolled(connection, row["id"], row["per"], now)
+        since, posted, held = found or (now, Amounts(), Amounts())
+        ends_us = since + length
     return BudgetLine(
         path=row["path"],
         kind=row["kind"],
         per=row["per"],
         zone=row["zone"],
-        window=window.name,
-        resets_at=from_us(window.ends_us) if window.ends_us < FOREVER_US else None,
+        window=name,
+        resets_at=from_us(ends_us) if ends_us < FOREVER_US else None,
         limit={name: row[f"{limit_prefix}_{name}"] for name in DIMENSIONS},
-        posted=amounts_in("posted", row) if opened else Amounts(),
-        held=amounts_in("held", row) if opened else Amounts(),
+        posted=posted,
+        held=held,
         source=row["source"],
+        mode=row["mode"],
+        rollover_percent=row["rollover_percent"],
+        overdraft_percent=row["overdraft_percent"],
+        oversubscribed=bool(row["oversubscribed"]),
+        alerts=tuple(json.loads(row["alerts"] or "[]")),
+    )
+
+
+def _as_grant(row: RowMapping) -> GrantLine:
+    return GrantLine(
+        id=row["id"],
+        path=row["path"],
+        per=row["per"],
+        window=row["window"],
+        amount=amounts_in("amount", row),
+        taken=amounts_in("taken", row),
+        author=row["author"],
+        note=row["note"],
+        granted_at=from_us(row["granted_us"]),
+        expires_at=None if row["expires_us"] is None else from_us(row["expires_us"]),
+        ended_at=None if row["ended_us"] is None else from_us(row["ended_us"]),
     )

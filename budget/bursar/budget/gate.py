@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select, update
 
-from bursar.budget.accounts import create_pot, within
+from bursar.budget.accounts import Standing, create_pot, within
 from bursar.budget.amounts import DIMENSIONS
 from bursar.budget.errors import ConflictError, NotFoundError, UsageError
-from bursar.budget.journal import journal
+from bursar.budget.journal import claim, journal
 from bursar.budget.limits import SECONDS_MAX, Limits
 from bursar.budget.prepared import Record
 from bursar.budget.refusal import Refusal
 from bursar.budget.schema import pot
-from bursar.budget.scope import Scope
+from bursar.budget.scope import Scope, chain_of
 from bursar.budget.store import Store
 from bursar.budget.windows import from_us, to_us
 
@@ -76,11 +76,18 @@ class Gates:
             **{f"limit_{name}": limit[name] for name in DIMENSIONS},
         }
         with self._store.write() as connection:
+            claim(connection, [scope.tenant])
             if _may_open(connection, scope):
                 account_id = create_pot(connection, values, now)
-                author = scope.agents[-1]
                 journal(
-                    connection, kind="open", at_us=now, account_id=account_id, path=path, limit=limit, author=author
+                    connection,
+                    chain=scope.tenant,
+                    kind="open",
+                    at_us=now,
+                    accounts=json.dumps([account_id]),
+                    path=path,
+                    limit=limit,
+                    author=scope.agents[-1],
                 )
 
     def hold(self, path: str, holder: str, lease_s: float) -> Hold:
@@ -145,12 +152,13 @@ class Gates:
             if row["stopped"] is None:
                 values = {"stopped": json.dumps(refusal.to_record()), "stopped_by": refusal.path}
                 connection.execute(update(pot).where(pot.c.id == row["id"]).values(**values))
-                journal(connection, kind="stop", at_us=now, path=path, note=refusal.words())
+                journal(connection, chain=chain_of(path), kind="stop", at_us=now, path=path, note=refusal.words())
 
     def stopped(self, path: str) -> Refusal | None:
         """The refusal that stopped a run, or None while it may go on."""
         with self._store.read() as connection:
-            return _stopped(_run(connection, path))
+            found = _found(connection, path)
+            return _stopped(found["stopped"])
 
     def reopen(self, path: str, *, author: str) -> None:
         """Let a stopped run try again: its limits still hold, so it is stopped anew where nothing changed.
@@ -160,7 +168,9 @@ class Gates:
         with self._store.write(durable=True) as connection:
             _run(connection, path)
             connection.execute(update(pot).where(within(path)).values(_GOES_ON))
-            journal(connection, kind="reopen", at_us=to_us(self._clock()), path=path, author=author)
+            journal(
+                connection, chain=chain_of(path), kind="reopen", at_us=to_us(self._clock()), path=path, author=author
+            )
 
     def extend(self, path: str, seconds: float, *, author: str) -> None:
         """Give a run more working time, counted from what it has used, and let it go on where its own limit stopped it.
@@ -179,7 +189,7 @@ class Gates:
                     raise UsageError(f"a grant to {path} must not raise its time above {SECONDS_MAX} s")
                 connection.execute(update(pot).where(pot.c.id == row["id"]).values(seconds_us=until))
             note = f"{seconds} s more working time"
-            journal(connection, kind="extend", at_us=now, path=path, author=author, note=note)
+            journal(connection, chain=chain_of(path), kind="extend", at_us=now, path=path, author=author, note=note)
             reopen(connection, path)
 
     def cancel(self, path: str, *, author: str) -> None:
@@ -187,12 +197,12 @@ class Gates:
         now = to_us(self._clock())
         with self._store.write(durable=True) as connection:
             connection.execute(update(pot).where(pot.c.id == _run(connection, path)["id"]).values(cancelled_us=now))
-            journal(connection, kind="cancel", at_us=now, path=path, author=author)
+            journal(connection, chain=chain_of(path), kind="cancel", at_us=now, path=path, author=author)
 
     def is_cancelled(self, path: str) -> bool:
         """Whether somebody cancelled a run."""
         with self._store.read() as connection:
-            return _run(connection, path)["cancelled_us"] is not None
+            return _found(connection, path)["cancelled_us"] is not None
 
     def cancelled(self, holder: str) -> set[str]:
         """The ids of the runs of this holder that somebody cancelled."""
@@ -201,30 +211,32 @@ class Gates:
             return set(connection.execute(query).scalars())
 
 
-def closed(rows: Iterable[Record], call: Call, now: int, *, final: bool) -> Refusal | None:
+def closed(rows: Iterable[Standing], call: Call, now: int, *, final: bool) -> Refusal | None:
     """Why no pot of a run may be drawn on now, or None; raises NotFoundError where one was never opened."""
-    by_path = {row["path"]: row for row in rows if row["kind"] == "run"}
+    by_path = {row.path: row for row in rows if row.kind == "run"}
     for path in call.scope.run_paths:
         if path not in by_path:
             raise NotFoundError(
                 f"run {path} was never opened, so nothing bounds it", next_step="Ledger.gates.open(...)"
             )
-    last_word = final and by_path[call.scope.run_paths[-1]]["final_call"] in (None, call.id)
-    refusals = (_closed(row, call, now, last_word=last_word) for row in by_path.values())
-    return next((refusal for refusal in refusals if refusal is not None), None)
+    last_word = final and by_path[call.scope.run_paths[-1]].final_call in (None, call.id)
+    for row in by_path.values():
+        if (refusal := _closed(row, call, now, last_word=last_word)) is not None:
+            return refusal
+    return None
 
 
-def _closed(row: Record, call: Call, now: int, *, last_word: bool) -> Refusal | None:
-    path = row["path"]
-    if row["epoch"] not in (None, call.epoch):
+def _closed(row: Standing, call: Call, now: int, *, last_word: bool) -> Refusal | None:
+    path = row.path
+    if row.epoch not in (None, call.epoch):
         return Refusal(cause="fenced", kind="run", path=path)
-    if row["cancelled_us"] is not None:
+    if row.cancelled_us is not None:
         return Refusal(cause="cancelled", kind="run", path=path)
-    if row["seconds_us"] is not None and _used_us(row, until=now) >= row["seconds_us"]:
-        limit = row["seconds_us"] // _SECOND_US
+    if row.seconds_us is not None and _worked_us(row.used_us, row.held_since_us, until=now) >= row.seconds_us:
+        limit = row.seconds_us // _SECOND_US
         return Refusal(cause="deadline", kind="run", path=path, dimension="seconds", limit=limit)
-    if row["stopped"] is not None and not last_word:
-        earlier = _stopped(row)
+    if row.stopped is not None and not last_word:
+        earlier = _stopped(row.stopped)
         return Refusal(cause="stopped", kind="run", path=path, dimension=earlier.dimension if earlier else "")
     return None
 
@@ -250,8 +262,8 @@ def _may_open(connection: Connection, scope: Scope) -> bool:
     return scope.run_paths[-1] not in paths
 
 
-def _stopped(row: Record) -> Refusal | None:
-    return None if row["stopped"] is None else Refusal.from_record(json.loads(row["stopped"]))
+def _stopped(record: str | None) -> Refusal | None:
+    return None if record is None else Refusal.from_record(json.loads(record))
 
 
 def _last_sign_us(row: Record, now: int) -> int:
@@ -260,11 +272,20 @@ def _last_sign_us(row: Record, now: int) -> int:
 
 
 def _used_us(row: Record, *, until: int) -> int:
-    since = row["held_since_us"]
-    return int(row["used_us"]) + (max(0, until - since) if since is not None else 0)
+    return _worked_us(row["used_us"], row["held_since_us"], until=until)
+
+
+def _worked_us(used_us: int, since_us: int | None, *, until: int) -> int:
+    return used_us + (max(0, until - since_us) if since_us is not None else 0)
 
 
 def _run(connection: Connection, path: str) -> Record:
+    """The pot of a run that is about to be changed, locked."""
+    claim(connection, [chain_of(path)])
+    return _found(connection, path)
+
+
+def _found(connection: Connection, path: str) -> Record:
     row = connection.execute(select(pot).where(pot.c.path == path, pot.c.kind == "run")).mappings().first()
     if row is None:
         raise NotFoundError(f"there is no run {path}", next_step="bursar runs ls")

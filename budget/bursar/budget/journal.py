@@ -1,34 +1,138 @@
-"""The journal: every change of a balance or a limit as one row, appended in the transaction that makes the change."""
+"""The journal: every change of a balance, a limit or a policy as one row, appended in the transaction that makes it.
+
+Each tenant and each organisation has a chain of its own. The hash of an entry covers the entry and the hash before it,
+so nothing in a chain can be changed, taken out or put elsewhere unseen (see `bursar.budget.verify`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from hashlib import sha256
+from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, insert, update
+from sqlalchemy import BindParameter, Connection, Text, bindparam, func, insert, or_, select, update
 
 from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.prepared import Prepared, Record
-from bursar.budget.schema import account, entry
+from bursar.budget.schema import account, chain, entry
 
-__all__ = ["NOTHING", "amounts_in", "columns_of", "journal", "move"]
+__all__ = ["NOTHING", "amounts_in", "body_of", "claim", "columns_of", "hash_of", "journal", "move"]
 
 NOTHING = Amounts()
+
+_NOBODYS = "ledger"
+"""The chain of what belongs to no tenant: prices."""
 
 _ENTRY = Prepared(
     insert(entry).values({column.name: bindparam(column.name) for column in entry.c if column.name != "seq"})
 )
+_LINK = Prepared(
+    update(chain)
+    .where(chain.c.name == bindparam("of_chain"))
+    .values(
+        number=chain.c.number + 1, hash=func.bursar_sha256(chain.c.hash + bindparam("body", type_=Text), type_=Text)
+    )
+    .returning(chain.c.number, chain.c.hash)
+)
+_BODY = (
+    *("chain", "at_us", "kind", "reservation_id", "accounts", "path"),
+    *(f"{side}_{name}" for side in ("held", "posted", "limit") for name in DIMENSIONS),
+    *("author", "note"),
+)
+_as_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
-@lru_cache
-def _move(count: int) -> Prepared:
-    ids: list[BindParameter[int]] = [bindparam(f"id_{place}") for place in range(count)]
-    changed = {
-        f"{side}_{name}": account.c[f"{side}_{name}"] + bindparam(f"d_{side}_{name}")
-        for side in ("held", "posted")
-        for name in DIMENSIONS
+def claim(connection: Connection, chains: Iterable[str]) -> None:
+    """Take the lock of these chains until the transaction ends: whoever else would change their ledger waits.
+
+    All take several in one order. SQLite has one writer at a time, so there is nothing to take.
+    """
+    if connection.dialect.name == "sqlite":
+        return
+    names = sorted(chains)
+    taken = _claim(len(names))(connection, {f"name_{place}": name for place, name in enumerate(names)}).fetchall()
+    for name in names if len(taken) < len(names) else ():
+        _begin_chain(connection, name)
+        claim(connection, [name])
+
+
+def move(
+    connection: Connection,
+    *,
+    chain: str,
+    kind: str,
+    at_us: int,
+    reservation_id: int,
+    accounts: str,
+    held: Amounts = NOTHING,
+    posted: Amounts = NOTHING,
+    note: str | None = None,
+) -> Sequence[int]:
+    """Change the balance of every account of a reservation by the same amounts, and journal it.
+
+    `accounts` is a JSON list of ids. Returns the ids of those in which the next alert is due.
+    """
+    ids: list[int] = json.loads(accounts)
+    changes = {**columns_of("d_held", held), **columns_of("d_posted", posted)}
+    changed = _move(len(ids), bool(posted))(connection, {**changes, **{f"id_{at}": one for at, one in enumerate(ids)}})
+    due = [row[0] for row in changed.fetchall() if row[1]] if posted else []
+    journal(
+        connection,
+        chain=chain,
+        kind=kind,
+        at_us=at_us,
+        reservation_id=reservation_id,
+        accounts=accounts,
+        held=held,
+        posted=posted,
+        note=note,
+    )
+    return due
+
+
+def journal(
+    connection: Connection,
+    *,
+    chain: str = _NOBODYS,
+    kind: str,
+    at_us: int,
+    reservation_id: int | None = None,
+    accounts: str | None = None,
+    path: str | None = None,
+    held: Amounts = NOTHING,
+    posted: Amounts = NOTHING,
+    limit: Mapping[str, int | None] | None = None,
+    author: str | None = None,
+    note: str | None = None,
+) -> None:
+    """Append one row to a chain; `limit` is by dimension, and only where a limit was set or granted."""
+    values: dict[str, Any] = {
+        "chain": chain,
+        "at_us": at_us,
+        "kind": kind,
+        "reservation_id": reservation_id,
+        "accounts": accounts,
+        "path": path,
+        **columns_of("held", held),
+        **columns_of("posted", posted),
+        **(_NO_LIMIT if limit is None else {f"limit_{name}": limit.get(name) for name in DIMENSIONS}),
+        "author": author,
+        "note": note,
     }
-    return Prepared(update(account).where(account.c.id.in_(ids)).values(changed))
+    values["number"], values["hash"] = _linked(connection, chain, body_of(values))
+    _ENTRY(connection, values)
+
+
+def body_of(row: Record) -> str:
+    """What the hash of an entry covers, beside the hash before it: all its columns but `seq`, `number` and `hash`."""
+    return _as_json([row[name] for name in _BODY])
+
+
+def hash_of(before: str, body: str) -> str:
+    """The hash of an entry, as the store computes it (`bursar_sha256`)."""
+    return sha256((before + body).encode()).hexdigest()
 
 
 def columns_of(prefix: str, amounts: Amounts) -> dict[str, int]:
@@ -46,50 +150,46 @@ def amounts_in(prefix: str, row: Record) -> Amounts:
     return Amounts(*(row[f"{prefix}_{name}"] for name in DIMENSIONS))
 
 
-def move(
-    connection: Connection,
-    *,
-    kind: str,
-    at_us: int,
-    reservation_id: int,
-    accounts: tuple[int, ...],
-    held: Amounts = NOTHING,
-    posted: Amounts = NOTHING,
-    note: str | None = None,
-) -> None:
-    """Change the balance of every account of a reservation by the same amounts, and journal it."""
-    changes = {**columns_of("d_held", held), **columns_of("d_posted", posted)}
-    _move(len(accounts))(connection, {**changes, **{f"id_{place}": one for place, one in enumerate(accounts)}})
-    journal(connection, kind=kind, at_us=at_us, reservation_id=reservation_id, held=held, posted=posted, note=note)
+_NO_LIMIT: dict[str, int | None] = {f"limit_{name}": None for name in DIMENSIONS}
 
 
-def journal(
-    connection: Connection,
-    *,
-    kind: str,
-    at_us: int,
-    reservation_id: int | None = None,
-    account_id: int | None = None,
-    path: str | None = None,
-    held: Amounts = NOTHING,
-    posted: Amounts = NOTHING,
-    limit: Mapping[str, int | None] | None = None,
-    author: str | None = None,
-    note: str | None = None,
-) -> None:
-    """Append one row; `limit` is by dimension, and only where a limit was set or granted."""
-    _ENTRY(
-        connection,
-        {
-            "kind": kind,
-            "at_us": at_us,
-            "reservation_id": reservation_id,
-            "account_id": account_id,
-            "path": path,
-            **columns_of("held", held),
-            **columns_of("posted", posted),
-            **{f"limit_{name}": limit.get(name) if limit else None for name in DIMENSIONS},
-            "author": author,
-            "note": note,
-        },
-    )
+def _linked(connection: Connection, name: str, body: str) -> tuple[int, str]:
+    """The number and the hash of a chain's new last entry."""
+    found = _LINK(connection, {"of_chain": name, "body": body}).fetchall()
+    if not found:
+        _begin_chain(connection, name)
+        return _linked(connection, name, body)
+    return found[0][0], found[0][1]
+
+
+def _begin_chain(connection: Connection, name: str) -> None:
+    """Make the row of a chain, unless somebody else just did."""
+    if connection.dialect.name == "sqlite":
+        connection.execute(insert(chain).values(name=name, number=0, hash=""))
+        return
+    from sqlalchemy.dialects import postgresql
+
+    made = postgresql.insert(chain).values(name=name, number=0, hash="")
+    connection.execute(made.on_conflict_do_nothing())
+
+
+@lru_cache
+def _claim(count: int) -> Prepared:
+    names: list[BindParameter[str]] = [bindparam(f"name_{place}") for place in range(count)]
+    return Prepared(select(chain.c.name).where(chain.c.name.in_(names)).order_by(chain.c.name).with_for_update())
+
+
+@lru_cache
+def _move(count: int, posts: bool) -> Prepared:
+    ids: list[BindParameter[int]] = [bindparam(f"id_{place}") for place in range(count)]
+    sides = ("held", "posted") if posts else ("held",)
+    changed = {
+        f"{side}_{name}": account.c[f"{side}_{name}"] + bindparam(f"d_{side}_{name}")
+        for side in sides
+        for name in DIMENSIONS
+    }
+    statement = update(account).where(account.c.id.in_(ids)).values(changed)
+    if not posts:
+        return Prepared(statement)
+    is_due = or_(*(account.c[f"alert_{name}"] <= account.c[f"posted_{name}"] for name in DIMENSIONS))
+    return Prepared(statement.returning(account.c.id, is_due))

@@ -11,21 +11,21 @@ release                  it was surely not billed
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Self
 
 from sqlalchemy import Connection
 
-from bursar.budget.accounts import current
-from bursar.budget.admission import Admitted, Balance, ModelQuote, ToolQuote, Wait, admit
+from bursar.budget.accounts import Standing, current
+from bursar.budget.admission import Admitted, ModelQuote, ToolQuote, Wait, admit
 from bursar.budget.amounts import Amounts
 from bursar.budget.budgets import Budgets
-from bursar.budget.errors import ReservationError
+from bursar.budget.errors import ReservationError, UsageError
 from bursar.budget.gate import Gates, closed, use_final
+from bursar.budget.journal import claim
 from bursar.budget.margin import Margins
 from bursar.budget.migrate import migrate
-from bursar.budget.prepared import Record
 from bursar.budget.refusal import Refusal
 from bursar.budget.report import Reports
 from bursar.budget.reservations import (
@@ -33,6 +33,7 @@ from bursar.budget.reservations import (
     Outcome,
     Replay,
     Reservation,
+    chains_of,
     dispatch,
     give_up,
     insert_reservation,
@@ -42,8 +43,8 @@ from bursar.budget.reservations import (
     settle,
     silent,
 )
-from bursar.budget.schema import FOREVER_US
 from bursar.budget.store import Store
+from bursar.budget.thresholds import refused
 from bursar.budget.usage import Usage
 from bursar.budget.windows import to_us, utc_now
 
@@ -128,6 +129,7 @@ class Ledger:
         """
         now = self._now()
         with self.store.write() as connection:
+            claim(connection, made.call.scope.chains)
             posted = settle(connection, made, usage=usage, outcome=outcome, reply=reply, note=note, now=now)
             if usage is not None and counted_input_tokens and made.call.model:
                 self.margins.learn(connection, made.call.model, counted_input_tokens, usage.input_tokens)
@@ -139,6 +141,7 @@ class Ledger:
         So is what was charged for a call that was given up in the meantime; any other that was settled stays as it is.
         """
         with self.store.write() as connection:
+            claim(connection, made.call.scope.chains)
             release(connection, made, note=note, now=self._now())
 
     def reap(self, run_id: str | None = None) -> int:
@@ -151,7 +154,8 @@ class Ledger:
             if not silent(connection, now, run_id):
                 return 0
         with self.store.write() as connection:
-            rows = silent(connection, now, run_id)
+            claim(connection, {name for row in silent(connection, now, run_id) for name in chains_of(row)})
+            rows = silent(connection, now, run_id)  # as they are under the lock
             for row in rows:
                 give_up(connection, row, now)
         return len(rows)
@@ -170,15 +174,19 @@ class Ledger:
         final: bool = False,
         behind: str | None = None,
     ) -> Reservation | Replay | Wait | Refusal:
+        claim(connection, call.scope.chains)
         now = self._now()
         attempt = next_attempt(connection, call, now)
         if isinstance(attempt, Replay):
             return attempt
-        pots = current(connection, call.scope.paths, now)
+        pots = current(connection, call.scope.with_node(call.node), now)
+        _check_organisation(pots, call)
         refusal = closed(pots, call, now, final=final)
         if refusal is not None:
             return refusal
-        verdict = admit([_balance(row) for row in pots], quote)
+        verdict = admit([row.balance for row in pots if row.mode == "hard"], quote)
+        if isinstance(verdict, Refusal):
+            _tell_of(connection, pots, verdict, call, now)
         if not isinstance(verdict, Admitted):
             return verdict
         if behind is not None:
@@ -186,7 +194,7 @@ class Ledger:
         if isinstance(quote, ModelQuote) and quote.price is not None:
             keep_price(connection, quote.price, self._known_prices)
         made = insert_reservation(
-            connection, call, quote, verdict, attempt, [row["account_id"] for row in pots], now, deadline_us
+            connection, call, quote, verdict, attempt, [row.account_id for row in pots], now, deadline_us
         )
         if final:
             use_final(connection, call)
@@ -196,20 +204,19 @@ class Ledger:
         return to_us(self._clock())
 
 
-def _balance(row: Record) -> Balance:
-    return Balance(
-        kind=row["kind"],
-        path=row["path"],
-        limit=(
-            row["window_limit_nanousd"],
-            row["window_limit_tokens"],
-            row["window_limit_steps"],
-            row["window_limit_tool_calls"],
-        ),
-        posted=(row["posted_nanousd"], row["posted_tokens"], row["posted_steps"], row["posted_tool_calls"]),
-        held=(row["held_nanousd"], row["held_tokens"], row["held_steps"], row["held_tool_calls"]),
-        per=row["per"],
-        window=row["window"],
-        ends_us=row["ends_us"] if row["ends_us"] < FOREVER_US else None,
-        zone=row["zone"],
-    )
+def _tell_of(connection: Connection, pots: Iterable[Standing], refusal: Refusal, call: Call, now: int) -> None:
+    """Write the alert that a watched limit refuses calls; once in a window."""
+    for row in pots:
+        watched = row.alerts is not None and row.account_id is not None
+        if watched and refusal.cause == "limit" and (row.path, row.per) == (refusal.path, refusal.per):
+            refused(connection, row.account_id or 0, refusal.dimension, now, run_id=call.scope.run_id)
+
+
+def _check_organisation(pots: Iterable[Standing], call: Call) -> None:
+    """Raise UsageError for a call that leaves out, or makes up, the organisation whose budget bounds its tenant."""
+    for row in pots:
+        if row.kind == "tenant" and row.parent not in (None, *call.scope.chains):
+            raise UsageError(
+                f"tenant {row.path} belongs to {row.parent}, and the call's scope does not say so",
+                next_step=f"Scope(organisation={(row.parent or '')[4:]!r}, ...)",
+            )

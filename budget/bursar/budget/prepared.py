@@ -1,19 +1,17 @@
-"""The statements of the hot path: written in SQLAlchemy Core, compiled once, run on the driver.
+"""The statements of the hot path: written in SQLAlchemy Core, compiled once for each dialect, run on the driver.
 
-SQLAlchemy's execution costs more CPU than SQLite's own work on a single row; see `benchmarks/ledger.py`.
+SQLAlchemy's execution costs more CPU than the store's own work on a single row; see `benchmarks/ledger.py`.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
-from sqlalchemy import Connection
-from sqlalchemy.dialects import sqlite
+from sqlalchemy import Connection, Dialect
 from sqlalchemy.sql.expression import Executable
 
-__all__ = ["Prepared", "Record", "driver_of"]
+__all__ = ["Cursor", "Driver", "Prepared", "Record", "driver_of"]
 
 
 class Record(Protocol):
@@ -23,21 +21,51 @@ class Record(Protocol):
         """The value of a column."""
 
 
-def driver_of(connection: Connection) -> sqlite3.Connection:
+class Cursor(Protocol):
+    """What both drivers' cursors have in common; a row is a tuple in the order of the selected columns."""
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows were changed."""
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """The next row."""
+
+    def fetchall(self) -> Sequence[tuple[Any, ...]]:
+        """All rows; a statement that returns some has to be read to its end."""
+
+
+class Driver(Protocol):
+    """What both drivers' connections have in common."""
+
+    def execute(self, sql: str, parameters: Any = ..., /) -> Cursor:
+        """Run one statement."""
+
+
+def driver_of(connection: Connection) -> Driver:
     """The driver's own connection under SQLAlchemy's."""
-    return cast("sqlite3.Connection", connection.connection.dbapi_connection)
+    return cast("Driver", connection.connection.dbapi_connection)
 
 
 class Prepared:
-    """One statement with named parameters; rows come back as `Record`."""
+    """One statement with named parameters, for every dialect."""
 
     def __init__(self, statement: Executable) -> None:
-        compiled = statement.compile(  # type: ignore[attr-defined]  # every Executable has it; the type does not say so
-            dialect=sqlite.dialect(paramstyle="named")
-        )
-        self._sql = str(compiled)
-        self._literals = {name: value for name, value in compiled.params.items() if value is not None}
+        self._statement = statement
+        self._compiled: dict[str, tuple[str, dict[str, Any]]] = {}
 
-    def __call__(self, connection: Connection, values: Mapping[str, Any]) -> sqlite3.Cursor:
+    def __call__(self, connection: Connection, values: Mapping[str, Any]) -> Cursor:
         """Run it in the connection's present transaction."""
-        return driver_of(connection).execute(self._sql, {**self._literals, **values})
+        dialect = connection.dialect
+        sql, literals = self._compiled.get(dialect.name) or self._compile(dialect)
+        return driver_of(connection).execute(sql, {**literals, **values} if literals else values)
+
+    def _compile(self, dialect: Dialect) -> tuple[str, dict[str, Any]]:
+        if dialect.name == "sqlite":
+            from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+
+            dialect = SQLiteDialect_pysqlite(paramstyle="named")  # the driver's default is by position
+        compiled = self._statement.compile(dialect=dialect)  # type: ignore[attr-defined]  # every Executable has it
+        literals = {name: value for name, value in compiled.params.items() if value is not None}
+        made = self._compiled[dialect.name] = (str(compiled), literals)
+        return made

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from bursar.budget.money import format_usd
+from bursar.budget.scope import Kind
 from bursar.budget.windows import Period, from_us
 
 __all__ = ["Cause", "Refusal"]
@@ -28,9 +29,9 @@ class Refusal:
     """A reservation that was not made. Nothing was sent."""
 
     cause: Cause
-    kind: Literal["tenant", "agent", "run"]
+    kind: Kind
     path: str
-    """The scope that refused: `acme`, `acme/support` or `acme/support/run_1`."""
+    """The scope that refused: `acme`, `acme/support`, `acme/support/run_1`, ... (see `bursar.budget.scope`)."""
 
     dimension: str = ""
     """`nanousd | tokens | steps | tool_calls | seconds`; empty where no amount refused."""
@@ -55,13 +56,14 @@ class Refusal:
 
     @property
     def name(self) -> str:
-        """The scope as people call it: `tenant acme`, `agent support of acme`, `run run_1`."""
-        parts = self.path.split("/")
+        """The scope as people call it: `tenant acme`, `agent support of acme`, `run run_1`, `team red of acme`."""
+        above, _, last = self.path.rpartition("/")
         if self.kind == "tenant":
-            return f"tenant {parts[0]}"
-        if self.kind == "agent":
-            return f"agent {parts[-1]} of {parts[0]}"
-        return f"run {'/'.join(parts[2:])}"
+            return f"tenant {last}"
+        if self.kind == "run":
+            return f"run {'/'.join(self.path.split('/')[2:])}"
+        of = f" of {above.replace('team:', '')}" if above else ""
+        return f"{self.kind} {last.partition(':')[2] or last}{of}"
 
     @property
     def remaining(self) -> int | None:
@@ -94,7 +96,7 @@ class Refusal:
         said = f"refused: {self._what()}. Nothing was sent."
         if final and self.kind == "run":
             return said
-        resets = "" if self.resets_us is None else f"  |  resets {self._resets()}"
+        resets = "" if self.resets_us is None else f"  |  {self._frees} {self._resets()}"
         return f"{said} -> {self.next_step}{resets}"
 
     def _what(self) -> str:
@@ -120,6 +122,10 @@ class Refusal:
         if self.dimension == "nanousd":
             return format_usd(amount, down=down)
         return f"{amount:,} {_UNITS[self.dimension] if amount != 1 else _UNITS[self.dimension][:-1]}"
+
+    @property
+    def _frees(self) -> str:
+        return "frees up from" if self.per.startswith("rolling") else "resets"
 
     def _resets(self) -> str:
         return from_us(self.resets_us or 0).astimezone(ZoneInfo(self.zone)).isoformat(timespec="minutes")

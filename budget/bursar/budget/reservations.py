@@ -12,9 +12,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, exists, insert, literal_column, null, or_, select, update
+from sqlalchemy import (
+    Connection,
+    RowMapping,
+    and_,
+    bindparam,
+    exists,
+    insert,
+    literal_column,
+    null,
+    or_,
+    select,
+    update,
+)
 
 from bursar.budget.admission import Admitted, ModelQuote, ToolQuote
 from bursar.budget.amounts import DIMENSIONS, Amounts
@@ -24,6 +36,7 @@ from bursar.budget.prepared import Prepared, Record
 from bursar.budget.prices import Price
 from bursar.budget.schema import FOREVER_US, pot, price, reservation
 from bursar.budget.scope import Scope
+from bursar.budget.thresholds import fire
 from bursar.budget.usage import Usage
 
 __all__ = ["Call", "Outcome", "Replay", "Reservation"]
@@ -52,6 +65,9 @@ class Call:
     reason: str | None = None
     """Why this tier and this model."""
 
+    digest: str | None = None
+    """Of the request: a call that is made again and again in a run has the same each time."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
@@ -61,7 +77,9 @@ class Reservation:
     call: Call
     attempt: int
     held: Amounts
-    accounts: tuple[int, ...]
+    accounts: str
+    """Ids of the accounts, as a JSON list."""
+
     price: Price | None
     max_output_tokens: int
     capped: bool
@@ -81,25 +99,30 @@ _OPEN = ("reserved", "dispatched")
 _IS_OPEN = reservation.c.state.in_([literal_column(f"'{state}'") for state in _OPEN])
 _ITS_RUN = and_(pot.c.run_id == reservation.c.run_id, pot.c.epoch.is_not(None))
 _INSERTED = (
-    *("call", "attempt", "kind", "state", "tenant", "agent", "run_id", "epoch", "node", "tier", "model", "reason"),
-    *("price_id", "max_output_tokens", "capped", "accounts", "reserved_us", "deadline_us"),
-    *(f"held_{name}" for name in DIMENSIONS),
+    *("call", "attempt", "kind", "state", "organisation", "tenant", "team", "user", "agent", "run_id", "epoch", "node"),
+    *("digest", "tier", "model", "reason", "price_id", "max_output_tokens", "capped", "accounts"),
+    *("reserved_us", "deadline_us", *(f"held_{name}" for name in DIMENSIONS)),
 )
 
+
+class _Attempt(NamedTuple):
+    """What is to be known of an earlier attempt."""
+
+    id: int
+    attempt: int
+    state: str
+    reply: str | None
+    epoch: int
+
+
 _ATTEMPTS = Prepared(
-    select(
-        reservation.c.id,
-        reservation.c.attempt,
-        reservation.c.state,
-        reservation.c.reply,
-        reservation.c.epoch,
-        reservation.c.accounts,
-        *(reservation.c[f"held_{name}"] for name in DIMENSIONS),
-    )
+    select(*(reservation.c[name] for name in _Attempt._fields))
     .where(reservation.c.run_id == bindparam("of_run"), reservation.c.call == bindparam("of_call"))
     .order_by(reservation.c.attempt)
 )
-_INSERT = Prepared(insert(reservation).values({name: bindparam(name) for name in _INSERTED}))
+_INSERT = Prepared(
+    insert(reservation).values({name: bindparam(name) for name in _INSERTED}).returning(reservation.c.id)
+)
 _DISPATCH = Prepared(
     update(reservation)
     .where(
@@ -142,7 +165,7 @@ _RELEASE_LATE = Prepared(
         **{f"posted_{name}": 0 for name in DIMENSIONS},
     )
 )
-_SILENT = Prepared(
+_SILENT = (
     select(reservation)
     .join(pot, _ITS_RUN)
     .where(
@@ -155,7 +178,7 @@ _SILENT = Prepared(
         ),
     )
 )
-_LEFT_OPEN = Prepared(
+_LEFT_OPEN = (
     select(reservation)
     .join(pot, _ITS_RUN)
     .where(reservation.c.run_id == bindparam("of_run"), _IS_OPEN, reservation.c.epoch < pot.c.epoch)
@@ -168,12 +191,13 @@ def next_attempt(connection: Connection, call: Call, now: int) -> Replay | int:
     An attempt that an earlier holder of the run left open is given up here, before anything is sent again.
     """
     attempt = 0
-    for row in _ATTEMPTS(connection, {"of_run": call.scope.run_id, "of_call": call.id}).fetchall():
-        if row["state"] == "settled" and row["reply"] is not None:
-            return Replay(row["id"], row["reply"])
-        if row["state"] in _OPEN and row["epoch"] < call.epoch:
-            give_up(connection, row, now)
-        attempt = row["attempt"] + 1
+    asked = {"of_run": call.scope.run_id, "of_call": call.id}
+    for row in map(_Attempt._make, _ATTEMPTS(connection, asked).fetchall()):
+        if row.state == "settled" and row.reply is not None:
+            return Replay(row.id, row.reply)
+        if row.state in _OPEN and row.epoch < call.epoch:
+            give_up(connection, _row(connection, row.id), now)
+        attempt = row.attempt + 1
     return attempt
 
 
@@ -183,45 +207,50 @@ def insert_reservation(
     quote: ModelQuote | ToolQuote,
     verdict: Admitted,
     attempt: int,
-    accounts: Sequence[int],
+    accounts: Sequence[int | None],
     now: int,
     deadline_us: int | None,
 ) -> Reservation:
     """Write the row and hold its amounts in every account."""
     row_price = quote.price if isinstance(quote, ModelQuote) else None
+    scope = call.scope
+    of_accounts = json.dumps(accounts)
     values = {
         "call": call.id,
         "attempt": attempt,
         "kind": "model" if isinstance(quote, ModelQuote) else "tool",
         "state": "reserved",
-        "tenant": call.scope.tenant,
-        "agent": call.scope.agents[-1],
-        "run_id": call.scope.run_id,
+        "organisation": scope.organisation,
+        "tenant": scope.tenant,
+        "team": scope.team,
+        "user": scope.user,
+        "agent": scope.agents[-1],
+        "run_id": scope.run_id,
         "epoch": call.epoch,
         "node": call.node,
+        "digest": call.digest,
         "tier": call.tier,
         "model": call.model,
         "reason": call.reason,
         "price_id": row_price.id if row_price else None,
         "max_output_tokens": verdict.max_output_tokens,
         "capped": int(verdict.capped),
-        "accounts": json.dumps(accounts),
+        "accounts": of_accounts,
         "reserved_us": now,
         "deadline_us": FOREVER_US if deadline_us is None else deadline_us,
         **columns_of("held", verdict.amounts),
     }
-    key = _INSERT(connection, values).lastrowid
     made = Reservation(
-        id=key or 0,
+        id=_INSERT(connection, values).fetchall()[0][0],
         call=call,
         attempt=attempt,
         held=verdict.amounts,
-        accounts=tuple(accounts),
+        accounts=of_accounts,
         price=row_price,
         max_output_tokens=verdict.max_output_tokens,
         capped=verdict.capped,
     )
-    move(connection, kind="reserve", at_us=now, reservation_id=made.id, accounts=made.accounts, held=verdict.amounts)
+    _move(connection, made, "reserve", now, held=verdict.amounts)
     return made
 
 
@@ -269,11 +298,16 @@ def release(connection: Connection, made: Reservation, *, note: str, now: int) -
         _move(connection, made, "correct", now, posted=NOTHING - made.held, note=note)
 
 
-def silent(connection: Connection, now: int, run_id: str | None) -> Sequence[Record]:
+def silent(connection: Connection, now: int, run_id: str | None) -> Sequence[RowMapping]:
     """Open reservations whose holder fell silent, or that earlier holders of one run left open."""
     if run_id is not None:
-        return _LEFT_OPEN(connection, {"of_run": run_id}).fetchall()
-    return _SILENT(connection, {"now": now}).fetchall()
+        return connection.execute(_LEFT_OPEN, {"of_run": run_id}).mappings().all()
+    return connection.execute(_SILENT, {"now": now}).mappings().all()
+
+
+def chains_of(row: Record) -> tuple[str, ...]:
+    """Whose ledgers a reservation's row changes."""
+    return (row["tenant"],) if row["organisation"] is None else (f"org:{row['organisation']}", row["tenant"])
 
 
 def give_up(connection: Connection, row: Record, now: int) -> None:
@@ -286,22 +320,25 @@ def give_up(connection: Connection, row: Record, now: int) -> None:
         _SETTLE(connection, {**values, "new_note": note, **columns_of("new", held)})
     else:
         _RELEASE(connection, {"of": row["id"], "new_note": note, "now": now})
-    move(
+    due = move(
         connection,
+        chain=row["tenant"],
         kind="expire",
         at_us=now,
         reservation_id=row["id"],
-        accounts=tuple(json.loads(row["accounts"])),
+        accounts=row["accounts"],
         held=NOTHING - held,
         posted=held if sent else NOTHING,
         note=note,
     )
+    if due:
+        fire(connection, due, now, run_id=row["run_id"])
 
 
 def _settle_late(
     connection: Connection, made: Reservation, posted: Amounts, values: dict[str, Any], *, kind: str
 ) -> None:
-    row = connection.execute(select(reservation).where(reservation.c.id == made.id)).mappings().one()
+    row = _row(connection, made.id)
     before = amounts_in("posted", row)
     if row["state"] == "settled" and (row["outcome"] != "unknown" or values["new_outcome"] == "unknown"):
         if before != posted:
@@ -323,8 +360,9 @@ def _move(
     posted: Amounts = NOTHING,
     note: str | None = None,
 ) -> None:
-    move(
+    due = move(
         connection,
+        chain=made.call.scope.tenant,
         kind=kind,
         at_us=now,
         reservation_id=made.id,
@@ -333,6 +371,12 @@ def _move(
         posted=posted,
         note=note,
     )
+    if due:
+        fire(connection, due, now, run_id=made.call.scope.run_id)
+
+
+def _row(connection: Connection, reservation_id: int) -> RowMapping:
+    return connection.execute(select(reservation).where(reservation.c.id == reservation_id)).mappings().one()
 
 
 def _posting(made: Reservation, usage: Usage | None, outcome: Outcome) -> Amounts:

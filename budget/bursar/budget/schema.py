@@ -13,6 +13,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 __all__ = [
@@ -64,6 +65,7 @@ pot = Table(
     Column("path", Text, nullable=False),  # see `bursar.budget.scope`
     Column("kind", Text, nullable=False),  # organisation | tenant | team | user | agent | run | node
     Column("tenant", Text, nullable=False),  # for an organisation, its own path
+    Column("parent", Text),  # the budget above, of which this one is a part; runs have none
     Column("per", Text, nullable=False),  # hour | day | week | month | total | rolling-24h, ...
     Column("zone", Text, nullable=False, server_default="UTC"),
     *_amounts("limit", nullable=True),
@@ -93,6 +95,7 @@ pot = Table(
     UniqueConstraint("path", "per", name="pot_path_per"),
     Index("pot_holder", "holder"),
     Index("pot_run", "run_id"),
+    Index("pot_parent", "parent", sqlite_where=text("parent IS NOT NULL"), postgresql_where=text("parent IS NOT NULL")),
 )
 
 # The balance of one pot in one window. posted + held <= limit is kept by `reserve` alone, and not by a CHECK:

@@ -102,6 +102,7 @@ def upgrade() -> None:
         sa.Column("path", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("parent", sa.Text(), nullable=True),
         sa.Column("per", sa.Text(), nullable=False),
         sa.Column("zone", sa.Text(), server_default="UTC", nullable=False),
         sa.Column("limit_nanousd", sa.BigInteger(), nullable=True),
@@ -132,6 +133,14 @@ def upgrade() -> None:
     )
     op.create_index("pot_holder", "pot", ["holder"], unique=False)
     op.create_index("pot_run", "pot", ["run_id"], unique=False)
+    op.create_index(
+        "pot_parent",
+        "pot",
+        ["parent"],
+        unique=False,
+        sqlite_where=sa.text("parent IS NOT NULL"),
+        postgresql_where=sa.text("parent IS NOT NULL"),
+    )
     op.create_table(
         "price",
         sa.Column("id", sa.Text(), nullable=False),
