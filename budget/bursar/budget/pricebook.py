@@ -17,7 +17,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from bursar.budget.prices import LongContext, Price
+from bursar.budget.prices import PRICED_AS, PRICED_TIERS, LongContext, Price, Schedule
+from bursar.budget.usage import ServiceTier
 
 __all__ = ["ModelFacts", "PriceBook", "book_from_litellm_map"]
 
@@ -26,15 +27,23 @@ _MODES = ("chat", "completion", "responses")
 _BILLS_PER_SEARCH = re.compile(r"deep-research|/sonar|-search(-preview|-api|$)")
 """Models that always search and bill every search: their tokens are not the whole price, so they have none here."""
 
-_ABOVE = re.compile(r"_above_(\d+)k_tokens$")
+_ABOVE = re.compile(r"^input_cost_per_token(_above_(\d+)k_tokens)$")
 
-_KEYS = {
+_KEYS: Mapping[str, str] = {
     "input": "input_cost_per_token",
-    "output": "output_cost_per_token",
     "cache_read": "cache_read_input_token_cost",
     "cache_write": "cache_creation_input_token_cost",
+    "cache_write_1h": "cache_creation_input_token_cost_above_1hr",
+    "input_image": "input_cost_per_image_token",
+    "input_audio": "input_cost_per_audio_token",
+    "cache_read_audio": "cache_read_input_audio_token_cost",
+    "output": "output_cost_per_token",
     "reasoning": "output_cost_per_reasoning_token",
+    "output_image": "output_cost_per_image_token",
+    "output_audio": "output_cost_per_audio_token",
 }
+
+_TIER_KEYS: Mapping[ServiceTier, str] = {"batch": "_batches", "flex": "_flex", "priority": "_priority"}
 
 _FLOAT_DIGITS = Context(prec=15)
 """A double keeps 15 digits of a decimal; what lies below is noise of the arithmetic that made it."""
@@ -94,13 +103,13 @@ class PriceBook:
         return len(self._models)
 
     def _facts(self, name: str, entry: Mapping[str, Any]) -> ModelFacts:
-        long = entry.get("long_context")
         price = Price(
             id=f"book:{name}@{self.taken}",
             source=self.source,
             effective=self.taken,
-            long_context=long and LongContext(above_input_tokens=long["above_input_tokens"], **_rates(long)),
-            **_rates(entry),
+            request_usd=Decimal(entry.get("request", 0)),
+            **_schedule(entry),
+            **_tiers(entry),
         )
         return ModelFacts(
             price=price,
@@ -113,7 +122,7 @@ def book_from_litellm_map(raw: Mapping[str, Mapping[str, Any]], *, taken: date, 
     """A book, as a JSON document, of every model whose price per token is known, exact and the whole price.
 
     Left out are models without a price for input and for output above zero (the map lists 0 where it does not know;
-    free is only what is declared free), with prices in more steps of input length than two, or billed per search too.
+    free is only what is declared free), in each of its steps of input length, or billed per search too.
     """
     models: dict[str, dict[str, Any]] = {}
     for key, entry in raw.items():
@@ -139,39 +148,102 @@ def _family(provider: str) -> str:
 
 
 def _row(entry: Mapping[str, Any]) -> dict[str, Any] | None:
-    steps = {found[1] for key, price in entry.items() if price is not None and (found := _ABOVE.search(key))}
-    row: dict[str, Any] | None = _prices(entry)
-    if row is None or len(steps) > 1 or entry.get("tiered_pricing"):
+    standard = _prices(entry, "") if not entry.get("tiered_pricing") else _by_ranges(entry["tiered_pricing"])
+    if standard is None:
         return None
-    for thousands in steps:
-        long = _prices(entry, f"_above_{thousands}k_tokens")
-        if long is None:
-            return None
-        inclusive = entry["litellm_provider"] == "xai"  # bills the long price from the threshold on, not above it
-        row["long_context"] = {"above_input_tokens": int(thousands) * 1000 - inclusive, **long}
+    row = dict(standard)
+    for tier, suffix in _TIER_KEYS.items():
+        prices = _prices(entry, suffix)
+        if prices is not None and prices != standard and entry.get(_KEYS["input"] + suffix):
+            row[tier] = prices
+    if fee := entry.get("input_cost_per_request"):
+        row["request"] = format(_exact(fee), "f")
     for name, key in (("context_window", "max_input_tokens"), ("max_output_tokens", "max_output_tokens")):
         if entry.get(key):
             row[name] = entry[key]
     return row
 
 
-def _prices(entry: Mapping[str, Any], suffix: str = "") -> dict[str, Any] | None:
+def _prices(entry: Mapping[str, Any], tier: str) -> dict[str, Any] | None:
+    """The prices of one service tier, with its steps; None where any of them lacks a price for input or output."""
+    plain = _step({part: _cost(entry, part, "", tier) for part in _KEYS})
+    if plain is None:
+        return None
+    inclusive = entry["litellm_provider"] == "xai"  # bills the long price from the threshold on, not above it
+    long = []
+    for above, thousands in sorted(_steps(entry), key=lambda found: int(found[1])):
+        step = _step({part: _cost(entry, part, above, tier) for part in _KEYS})
+        if step is None:
+            return None
+        long.append({"above_input_tokens": int(thousands) * 1000 - inclusive, **step})
+    return {**plain, "long_context": long} if long else plain
+
+
+def _steps(entry: Mapping[str, Any]) -> set[tuple[str, str]]:
+    return {(found[1], found[2]) for key, cost in entry.items() if cost is not None and (found := _ABOVE.search(key))}
+
+
+def _cost(entry: Mapping[str, Any], part: str, above: str, tier: str) -> float | None:
+    """USD per token of one part, in one step of one tier; where the map has none, one that is not too low.
+
+    A discounted tier is never dearer than the standard one; at a premium, no discount is known to hold.
+    """
+    own: float | None = entry.get(_KEYS[part] + above + tier)
+    if own or not tier:
+        return own
+    standard: float | None = entry.get(_KEYS[part] + above)
+    instead = PRICED_AS.get(part, part)
+    if instead != part and standard == entry.get(_KEYS[instead] + above):
+        return None  # it repeats the plain price, and so it does here
+    if tier != _TIER_KEYS["priority"]:
+        return standard
+    plain = entry.get(_KEYS[instead] + above + tier) or entry.get(_KEYS[instead] + tier)
+    return max(standard or 0, plain or 0)
+
+
+def _by_ranges(ranges: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The prices of an entry that lists whole steps, each with the range of input that it is for."""
+    steps = [
+        (int(listed["range"][0]), _step({part: listed.get(key) for part, key in _KEYS.items()})) for listed in ranges
+    ]
+    (begin, plain), *long = sorted(steps, key=lambda step: step[0])
+    if begin or plain is None or any(step is None for _, step in long):
+        return None
+    return {**plain, "long_context": [{"above_input_tokens": above, **(step or {})} for above, step in long]}
+
+
+def _step(costs: Mapping[str, float | None]) -> dict[str, Any] | None:
     """The prices of one step, without those that only repeat a plain price; None without both plain prices."""
-    prices = {name: _usd_per_mtok(entry.get(key + suffix)) for name, key in _KEYS.items()}
+    prices = {part: _usd_per_mtok(cost) for part, cost in costs.items()}
     if not prices["input"] or not prices["output"]:
         return None
     # A write below the input price is another price misfiled, or a 0 that means "no surcharge": the plain price holds.
     prices["cache_write"] = max(prices["cache_write"], prices["input"])
-    plain = {"cache_read": prices["input"], "cache_write": prices["input"], "reasoning": prices["output"]}
-    return {name: format(price, "f") for name, price in prices.items() if price and price != plain.get(name)}
+    prices["cache_write_1h"] = max(prices["cache_write_1h"], prices["cache_write"])
+    plain = {part: prices[instead] for part, instead in PRICED_AS.items()}
+    return {part: format(price, "f") for part, price in prices.items() if price and price != plain.get(part)}
 
 
 def _usd_per_mtok(usd_per_token: float | None) -> Decimal:
-    return _FLOAT_DIGITS.create_decimal(repr(usd_per_token or 0)).scaleb(6).normalize()
+    return _exact(usd_per_token or 0).scaleb(6).normalize()
+
+
+def _exact(amount: float) -> Decimal:
+    return _FLOAT_DIGITS.create_decimal(repr(amount)).normalize()
+
+
+def _schedule(row: Mapping[str, Any]) -> dict[str, Any]:
+    steps = row.get("long_context", ())
+    long = tuple(LongContext(above_input_tokens=step["above_input_tokens"], **_rates(step)) for step in steps)
+    return {**_rates(row), "long_context": long}
+
+
+def _tiers(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {tier: Schedule(**_schedule(row[tier])) for tier in PRICED_TIERS if tier in row}
 
 
 def _rates(row: Mapping[str, Any]) -> dict[str, Decimal]:
-    return {f"{name}_usd_per_mtok": Decimal(row[name]) for name in _KEYS if name in row}
+    return {f"{part}_usd_per_mtok": Decimal(row[part]) for part in _KEYS if part in row}
 
 
 def _from_installed_litellm(taken: date) -> str:

@@ -36,7 +36,7 @@ def prices(draw: st.DrawFn) -> Price:
         PRICE,
         input_usd_per_mtok=draw(rates),
         output_usd_per_mtok=draw(rates),
-        long_context=draw(st.none() | long),
+        long_context=tuple(draw(st.lists(long, max_size=2, unique_by=lambda step: step.above_input_tokens))),
     )
 
 
@@ -244,7 +244,7 @@ def test_a_quote_below_nothing_is_refused_since_it_would_give_back_what_others_h
 
 def test_a_long_price_lowers_the_bound() -> None:
     long = LongContext(input_usd_per_mtok=Decimal(1), output_usd_per_mtok=Decimal(2), above_input_tokens=100)
-    price = replace(PRICE, id="test:long", effective=date(2026, 11, 20), long_context=long)
+    price = replace(PRICE, id="test:long", effective=date(2026, 11, 20), long_context=(long,))
     balance = Balance(kind="run", path="a/b/c", limit=(200_000, None, None, None), posted=NOTHING, held=NOTHING)
     bounds = [
         admit([balance], ModelQuote(model="small-1", price=price, input_tokens=tokens, max_output_tokens=1000))

@@ -160,6 +160,7 @@ def test_entries_are_filtered_by_a_part_of_their_name_in_any_case() -> None:
         {"mode": "embedding"},
         {"mode": None},
         {"tiered_pricing": [{"input_cost_per_token": 1e-06, "range": [0, 32000]}]},
+        {"tiered_pricing": [{"input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06, "range": [32000, 64000]}]},
         {"input_cost_per_token_above_128k_tokens": 1e-06, "input_cost_per_token_above_200k_tokens": 2e-06},
         {"input_cost_per_token_above_200k_tokens": 2e-06},
     ],
@@ -200,11 +201,67 @@ def test_long_prices_begin_where_the_provider_says(provider: str, last_plain: in
     )
     found = book({"m": raw}).lookup(provider, "m")
     assert found is not None
-    assert found.price.long_context is not None
-    assert found.price.long_context.above_input_tokens == last_plain
-    assert found.price.long_context.input_usd_per_mtok == Decimal("0.8")
-    assert found.price.long_context.output_usd_per_mtok == Decimal("3.2")
-    assert found.price.long_context.cache_read_usd_per_mtok == Decimal("0.2")
+    (long,) = found.price.long_context
+    assert long.above_input_tokens == last_plain
+    assert long.input_usd_per_mtok == Decimal("0.8")
+    assert long.output_usd_per_mtok == Decimal("3.2")
+    assert long.cache_read_usd_per_mtok == Decimal("0.2")
+
+
+def test_a_model_with_several_steps_of_input_length_has_them_all() -> None:
+    ranges = [
+        {"range": [0, 32000.0], "input_cost_per_token": 1e-06, "output_cost_per_token": 5e-06},
+        {"range": [128000.0, 256000.0], "input_cost_per_token": 3e-06, "output_cost_per_token": 1.5e-05},
+        {"range": [32000.0, 128000.0], "input_cost_per_token": 2e-06, "output_cost_per_token": 1e-05},
+    ]
+    listed = facts(tiered_pricing=ranges, input_cost_per_token=None, output_cost_per_token=None).price
+    named = facts(
+        input_cost_per_token=1e-06,
+        output_cost_per_token=5e-06,
+        input_cost_per_token_above_32k_tokens=2e-06,
+        output_cost_per_token_above_32k_tokens=1e-05,
+        input_cost_per_token_above_128k_tokens=3e-06,
+        output_cost_per_token_above_128k_tokens=1.5e-05,
+    ).price
+    for found in (listed, named):
+        assert [step.above_input_tokens for step in found.long_context] == [32_000, 128_000]
+        assert found.cost(Usage(input_tokens=128_001, output_tokens=1)) == 128_001 * 3_000 + 15_000
+
+
+def test_service_tiers_have_their_published_prices_and_else_none_that_is_too_low() -> None:
+    found = facts(
+        cache_read_input_token_cost=1e-07,
+        output_cost_per_reasoning_token=1.6e-06,
+        input_cost_per_token_batches=2e-07,
+        output_cost_per_token_batches=8e-07,
+        input_cost_per_token_priority=7e-07,
+        output_cost_per_token_priority=2.8e-06,
+        output_cost_per_token_flex=8e-07,
+    ).price
+    assert found.batch is not None
+    assert found.batch.cache_read_usd_per_mtok == Decimal("0.1"), "never dearer than the standard tier's"
+    assert found.batch.reasoning_usd_per_mtok is None, "it costs what output costs, on every tier"
+    assert found.priority is not None
+    assert found.priority.cache_read_usd_per_mtok is None, "no discount is known, so the plain input price"
+    assert found.priority.output_usd_per_mtok == Decimal("2.8")
+    assert found.flex is None, "a tier without an input price of its own has none"
+
+
+def test_the_other_kinds_of_token_and_the_fee_of_a_request_are_in_the_book() -> None:
+    found = facts(
+        cache_creation_input_token_cost=5e-07,
+        cache_creation_input_token_cost_above_1hr=8e-07,
+        input_cost_per_audio_token=3.2e-05,
+        input_cost_per_image_token=5e-06,
+        cache_read_input_audio_token_cost=1e-06,
+        output_cost_per_audio_token=6.4e-05,
+        output_cost_per_image_token=3e-05,
+        input_cost_per_request=0.005,
+    ).price
+    assert found.cache_write_1h_usd_per_mtok == Decimal("0.8")
+    assert (found.input_audio_usd_per_mtok, found.input_image_usd_per_mtok) == (Decimal(32), Decimal(5))
+    assert (found.output_audio_usd_per_mtok, found.output_image_usd_per_mtok) == (Decimal(64), Decimal(30))
+    assert (found.cache_read_audio_usd_per_mtok, found.request_usd) == (Decimal(1), Decimal("0.005"))
 
 
 def test_sizes_are_kept_and_unknown_sizes_stay_unknown() -> None:

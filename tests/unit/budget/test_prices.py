@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bursar.budget.money import ceil_nanousd
-from bursar.budget.prices import OUTPUT_TOKENS_UNBOUNDED, LongContext, Price
-from bursar.budget.usage import Usage
+from bursar.budget.prices import OUTPUT_TOKENS_UNBOUNDED, PRICE_FIELDS, Bounds, LongContext, Price, Schedule
+from bursar.budget.usage import SERVICE_TIERS, Usage
 
 ROW: dict[str, Any] = {"id": "test:row", "source": "a test", "effective": date(2026, 11, 20)}
 
@@ -22,41 +22,62 @@ def price(input_usd: str = "2", output_usd: str = "8", **more: Any) -> Price:
 
 LONG = price(
     cache_read_usd_per_mtok=Decimal("0.5"),
-    long_context=LongContext(
-        above_input_tokens=200_000,
-        input_usd_per_mtok=Decimal(4),
-        output_usd_per_mtok=Decimal(12),
-        cache_read_usd_per_mtok=Decimal(1),
+    long_context=(
+        LongContext(
+            above_input_tokens=200_000,
+            input_usd_per_mtok=Decimal(4),
+            output_usd_per_mtok=Decimal(12),
+            cache_read_usd_per_mtok=Decimal(1),
+        ),
     ),
 )
 
 
 @st.composite
 def usages(draw: st.DrawFn, max_tokens: int = 500_000) -> Usage:
-    input_tokens, output_tokens = draw(st.integers(0, max_tokens)), draw(st.integers(0, max_tokens))
-    cache_read_tokens = draw(st.integers(0, input_tokens))
+    kinds = draw(st.lists(st.integers(0, max_tokens // 6), min_size=11, max_size=11))
+    text, read, read_audio, written, hour, image, audio, output, reasoning, output_image, output_audio = kinds
     return Usage(
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        cache_read_tokens=cache_read_tokens,
-        cache_write_tokens=draw(st.integers(0, input_tokens - cache_read_tokens)),
-        reasoning_tokens=draw(st.integers(0, output_tokens)),
+        input_tokens=text + read + read_audio + written + hour + image + audio,
+        output_tokens=output + reasoning + output_image + output_audio,
+        cache_read_tokens=read + read_audio,
+        cache_write_tokens=written + hour,
+        reasoning_tokens=reasoning,
+        cache_write_1h_tokens=hour,
+        input_image_tokens=image,
+        input_audio_tokens=audio,
+        cache_read_audio_tokens=read_audio,
+        output_image_tokens=output_image,
+        output_audio_tokens=output_audio,
+        service_tier=draw(st.sampled_from(SERVICE_TIERS)),
     )
 
 
 usd_per_mtok = st.decimals(min_value=0, max_value=1000, places=9)
+PLAIN = ("input_usd_per_mtok", "output_usd_per_mtok")
 rates = st.fixed_dictionaries(
-    {"input_usd_per_mtok": usd_per_mtok, "output_usd_per_mtok": usd_per_mtok},
-    optional={
-        "cache_read_usd_per_mtok": usd_per_mtok,
-        "cache_write_usd_per_mtok": usd_per_mtok,
-        "reasoning_usd_per_mtok": usd_per_mtok,
-    },
+    dict.fromkeys(PLAIN, usd_per_mtok),
+    optional={name: usd_per_mtok for name in PRICE_FIELDS if name not in PLAIN},
 )
-long_contexts = st.builds(
-    lambda above, prices: LongContext(above_input_tokens=above, **prices), st.integers(0, 400_000), rates
+long_contexts = st.lists(
+    st.builds(lambda above, prices: LongContext(above_input_tokens=above, **prices), st.integers(0, 400_000), rates),
+    max_size=3,
+    unique_by=lambda step: step.above_input_tokens,
+).map(tuple)
+schedules = st.builds(lambda prices, long: Schedule(**prices, long_context=long), rates, long_contexts)
+prices = st.builds(
+    lambda prices, long, fee, *tiers: Price(
+        **ROW,
+        **prices,
+        long_context=long,
+        request_usd=fee,
+        **dict(zip(("batch", "flex", "priority"), tiers, strict=True)),
+    ),
+    rates,
+    long_contexts,
+    st.sampled_from([Decimal(0), Decimal("0.005")]),
+    *[st.none() | schedules] * 3,
 )
-prices = st.builds(lambda prices, long: Price(**ROW, **prices, long_context=long), rates, st.none() | long_contexts)
 
 
 # --- What a call costs ------------------------------------------------------------------------------------------------
@@ -109,12 +130,86 @@ def test_a_cost_is_rounded_up_once_and_not_per_part() -> None:
     assert third.cost(Usage(input_tokens=2, output_tokens=2)) == 2, "1.2 nano-USD"
 
 
+def test_what_is_kept_for_an_hour_costs_its_own_price_and_not_that_of_a_write_too() -> None:
+    usage = Usage(input_tokens=1_000, output_tokens=0, cache_write_tokens=500, cache_write_1h_tokens=200)
+    dear = price(cache_write_usd_per_mtok=Decimal("2.5"), cache_write_1h_usd_per_mtok=Decimal(4))
+    assert dear.cost(usage) == 500 * 2_000 + 300 * 2_500 + 200 * 4_000
+
+
+def test_images_and_audio_have_prices_of_their_own_in_both_directions_and_in_the_cache() -> None:
+    usage = Usage(
+        input_tokens=100,
+        output_tokens=100,
+        cache_read_tokens=30,
+        cache_read_audio_tokens=20,
+        input_image_tokens=5,
+        input_audio_tokens=7,
+        reasoning_tokens=40,
+        output_image_tokens=2,
+        output_audio_tokens=9,
+    )
+    own = {name: Decimal(2**place) for place, name in enumerate(PRICE_FIELDS)}
+    rates = {name: int(own[f"{name}_usd_per_mtok"]) for name in usage.parts._fields}
+    spent = (
+        *((100 - 30 - 5 - 7) * rates["input"], 10 * rates["cache_read"], 20 * rates["cache_read_audio"]),
+        *(5 * rates["input_image"], 7 * rates["input_audio"], 49 * rates["output"], 40 * rates["reasoning"]),
+        *(2 * rates["output_image"], 9 * rates["output_audio"]),
+    )
+    assert Price(**ROW, **own).cost(usage) == sum(spent) * 1_000
+
+
+def test_cached_audio_costs_what_audio_costs_where_nobody_says_it_is_cheaper() -> None:
+    usage = Usage(input_tokens=10, output_tokens=0, cache_read_tokens=10, cache_read_audio_tokens=10)
+    heard = price(input_audio_usd_per_mtok=Decimal(32), cache_read_usd_per_mtok=Decimal(1))
+    assert heard.cost(usage) == 10 * 32_000
+
+
+def test_each_step_of_input_length_has_its_own_prices_for_the_whole_call() -> None:
+    steps = [
+        LongContext(above_input_tokens=above, input_usd_per_mtok=Decimal(usd), output_usd_per_mtok=Decimal(10 * usd))
+        for above, usd in ((128_000, 5), (32_000, 3))
+    ]
+    stepped = price("1", "10", long_context=tuple(steps))
+    for tokens, usd in ((32_000, 1), (32_001, 3), (128_000, 3), (128_001, 5), (10**6, 5)):
+        assert stepped.cost(Usage(input_tokens=tokens, output_tokens=7)) == (tokens + 70) * usd * 1_000, tokens
+
+
+def test_two_steps_at_one_length_are_refused() -> None:
+    step = LongContext(above_input_tokens=1, input_usd_per_mtok=Decimal(1), output_usd_per_mtok=Decimal(1))
+    with pytest.raises(ValueError, match="two steps begin above the same input: 1, 1"):
+        price(long_context=(step, step))
+
+
+def test_a_call_costs_the_prices_of_the_tier_that_served_it_and_else_the_standard_ones() -> None:
+    half = Schedule(input_usd_per_mtok=Decimal(1), output_usd_per_mtok=Decimal(4))
+    tiered = price(batch=half)
+    usage = {"input_tokens": 1_000, "output_tokens": 10}
+    assert tiered.cost(Usage(**usage)) == 1_000 * 2_000 + 10 * 8_000
+    assert tiered.cost(Usage(**usage, service_tier="batch")) == 1_000 * 1_000 + 10 * 4_000
+    assert tiered.cost(Usage(**usage, service_tier="priority")) == tiered.cost(Usage(**usage))
+    assert [line.label for line in tiered.explain(Usage(**usage, service_tier="batch"))] == [
+        "batch input",
+        "batch output",
+    ]
+
+
+def test_a_fee_for_each_request_is_part_of_its_cost_and_of_its_worst_case() -> None:
+    searched = price(request_usd=Decimal("0.005"))
+    usage = Usage(input_tokens=1, output_tokens=0)
+    assert searched.cost(usage) == searched.worst_case(1, 0) == 5_000_000 + 2_000
+    assert searched.explain(usage)[-1] == ("request", 0, None, Decimal("0.005"))
+    assert searched.output_tokens_within(5_002_000, 1) == 0
+    assert searched.output_tokens_within(5_001_999, 1) == -1
+    assert not price("0", "0", request_usd=Decimal("0.005")).is_free
+
+
 @given(prices, usages())
 def test_the_lines_of_a_cost_add_up_to_it(price: Price, usage: Usage) -> None:
     lines = price.explain(usage)
     assert sum(line.tokens for line in lines) == usage.total_tokens
     with localcontext(Context(prec=60)):
-        assert all(line.usd == line.tokens * line.usd_per_mtok / 1_000_000 for line in lines)
+        of_tokens = [line for line in lines if line.usd_per_mtok is not None]
+        assert all(line.usd == line.tokens * (line.usd_per_mtok or 0) / 1_000_000 for line in of_tokens)
         assert ceil_nanousd(sum((line.usd for line in lines), Decimal(0))) == price.cost(usage)
 
 
@@ -151,8 +246,32 @@ def test_the_worst_case_has_the_long_prices_only_above_the_threshold() -> None:
 
 def test_a_long_context_that_is_cheaper_does_not_lower_the_worst_case() -> None:
     cheap = LongContext(above_input_tokens=10, input_usd_per_mtok=Decimal(1), output_usd_per_mtok=Decimal(1))
-    bounded = price(long_context=cheap)
+    bounded = price(long_context=(cheap,))
     assert bounded.worst_case(11, 5) == 11 * 2_000 + 5 * 8_000, "ten tokens may be all that is read"
+
+
+@given(prices, usages(), st.sampled_from(SERVICE_TIERS), st.sampled_from(["text", "image", "audio"]))
+def test_a_bounded_price_covers_every_call_within_its_bounds_and_costs_the_same(
+    price: Price, usage: Usage, tier: Any, modality: Any
+) -> None:
+    bounded = price.bounded(Bounds(service_tiers=(tier,), input=(modality,), output=(modality,)))
+    assert bounded == price
+    assert bounded.cost(usage) == price.cost(usage)
+    assert bounded.worst_case(usage.input_tokens, usage.output_tokens) <= price.worst_case(
+        usage.input_tokens, usage.output_tokens
+    )
+    heard = (usage.input_audio_tokens, usage.cache_read_audio_tokens, usage.output_audio_tokens)
+    seen = (usage.input_image_tokens, usage.output_image_tokens)
+    within = (not any(heard) or modality == "audio") and (not any(seen) or modality == "image")
+    if within and usage.service_tier in ("standard", tier):
+        assert price.cost(usage) <= bounded.worst_case(usage.input_tokens, usage.output_tokens)
+
+
+def test_a_call_that_sends_only_text_need_not_reserve_the_price_of_audio() -> None:
+    heard = price(input_audio_usd_per_mtok=Decimal(32), output_audio_usd_per_mtok=Decimal(64))
+    assert heard.worst_case(100, 10) == 100 * 32_000 + 10 * 64_000
+    assert heard.bounded(Bounds(input=("text",))).worst_case(100, 10) == 100 * 2_000 + 10 * 64_000
+    assert heard.bounded(Bounds(input=(), output=())).worst_case(100, 10) == 100 * 2_000 + 10 * 8_000
 
 
 @given(prices, st.integers(-(10**12), 10**12), st.integers(0, 500_000))
@@ -191,8 +310,8 @@ def test_free_is_said_aloud_and_costs_nothing() -> None:
         price(
             "0",
             "0",
-            long_context=LongContext(
-                above_input_tokens=1, input_usd_per_mtok=Decimal(1), output_usd_per_mtok=Decimal(0)
+            long_context=(
+                LongContext(above_input_tokens=1, input_usd_per_mtok=Decimal(1), output_usd_per_mtok=Decimal(0)),
             ),
         ),
     ],
@@ -239,6 +358,25 @@ def test_a_price_comes_back_from_its_record_in_json_unchanged(price: Price) -> N
     assert Price.from_record(json.loads(json.dumps(price.to_record()))) == price
 
 
+def test_a_record_of_the_time_when_there_was_one_step_and_five_prices_is_read() -> None:
+    old = {
+        "id": "book:x@2026-11-20",
+        "source": "a book",
+        "effective": "2026-11-20",
+        "input_usd_per_mtok": "2",
+        "output_usd_per_mtok": "8",
+        "cache_read_usd_per_mtok": "0.5",
+        "long_context": {
+            "above_input_tokens": 200_000,
+            "input_usd_per_mtok": "4",
+            "output_usd_per_mtok": "12",
+            "cache_read_usd_per_mtok": "1",
+        },
+    }
+    usage = Usage(input_tokens=200_001, output_tokens=100, cache_read_tokens=50_000)
+    assert Price.from_record(old).cost(usage) == LONG.cost(usage)
+
+
 def test_a_record_writes_prices_as_published() -> None:
     assert price("0.40", "1.6").to_record() == {
         "id": "test:row",
@@ -258,6 +396,9 @@ def test_a_record_writes_prices_as_published() -> None:
         {"effective": "yesterday"},
         {"effective": None},
         {"long_context": {"above_input_tokens": 1}},
+        {"long_context": 7},
+        {"batch": {"input_usd_per_mtok": "1"}},
+        {"request_usd": "a lot"},
     ],
 )
 def test_what_is_no_price_record_is_refused(change: dict[str, Any]) -> None:
