@@ -14,17 +14,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, select, update
 
 from bursar.budget.amounts import DIMENSIONS
-from bursar.budget.errors import UsageError
 from bursar.budget.money import format_usd
 from bursar.budget.outbox import Alert, amount_json, known, tell
 from bursar.budget.refusal import Refusal
 from bursar.budget.schema import FOREVER_US, account, alert, pot
 from bursar.budget.windows import from_us, rolling_us
 
-__all__ = ["PERCENT_MAX", "arm", "checked_percents", "facts", "fire", "limit_text", "next_alerts", "refused"]
-
-PERCENT_MAX = 1000
-"""The highest percent that may be watched; above 100 it is of use for soft limits."""
+__all__ = ["Watched", "arm", "facts", "fire", "limit_text", "next_alerts", "refused"]
 
 Watched = dict[str, Any]
 """A pot joined to the account of a window; of a rolling one, to its newest bucket with the balance of all."""
@@ -74,15 +70,6 @@ def refused(connection: Connection, account_id: int, dimension: str, now: int, *
     return sum(_look(connection, row, now, run_id, refusing=dimension) for row in rows)
 
 
-def checked_percents(percents: Iterable[int]) -> list[int]:
-    """The percents in order, each once; raises UsageError for one that is no whole number from 1 to PERCENT_MAX."""
-    found = list(percents)
-    for percent in found:
-        if type(percent) is not int or not 1 <= percent <= PERCENT_MAX:
-            raise UsageError(f"alerts {percent!r}: expected whole percents from 1 to {PERCENT_MAX}, such as 80")
-    return sorted(set(found))
-
-
 def facts(row: Watched, dimension: str) -> dict[str, Any]:
     """What every alert about a limit says in its data."""
     per, ends_us = row["per"], row["ends_us"]
@@ -94,7 +81,7 @@ def facts(row: Watched, dimension: str) -> dict[str, Any]:
         "held": amount_json(dimension, row[f"held_{dimension}"]),
         "mode": row["mode"],
         "per": per,
-        "window": row["window"],
+        "window": _window_name(row),
         "resets_at": from_us(ends_us).isoformat() if ends_us < FOREVER_US else None,
         "next": refusal.next_step,
     }
@@ -102,8 +89,8 @@ def facts(row: Watched, dimension: str) -> dict[str, Any]:
 
 def limit_text(row: Watched, dimension: str) -> str:
     """A limit and its window for people: `$400.00 (2026-11)`, `2,000 steps`."""
-    window = f" ({row['per'] if rolling_us(row['per']) else row['window']})" if row["window"] else ""
-    return f"{_shown(dimension, row[f'limit_{dimension}'])}{window}"
+    window = _window_name(row)
+    return _shown(dimension, row[f"limit_{dimension}"]) + (f" ({window})" if window else "")
 
 
 def _watched(connection: Connection, which: ColumnElement[bool]) -> list[Watched]:
@@ -214,6 +201,11 @@ def _alert(row: Watched, dimension: str, percent: int, run_id: str | None, refus
         message=f"{row['path']} {what} {spent} of {limit}",
         data={**facts(row, dimension), "percent": percent},
     )
+
+
+def _window_name(row: Watched) -> str:
+    per, window = row["per"], row["window"]
+    return str(window if rolling_us(per) is None else per)
 
 
 def _shown(dimension: str, amount: int) -> str:
