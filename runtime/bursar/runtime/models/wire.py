@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bursar.budget.errors import ConfigError
 from bursar.budget.usage import Usage
+from bursar.budget.usage_shapes import openai_chat
 from bursar.runtime.models.failures import excerpt
 from bursar.runtime.models.provider import BadReply, BrokenStream, ModelReply, ModelRequest, NotSent
 
@@ -105,38 +106,18 @@ def reply_of(answer: Any) -> ModelReply:
         raise BadReply(f"expected a chat completion, not {excerpt(_json(answer))}") from None
     return ModelReply(
         message={"role": "assistant", "content": text, **({"tool_calls": calls} if calls else {})},
-        usage=usage_of(answer.get("usage")),
+        usage=usage_of(answer.get("usage"), answer.get("service_tier")),
         finish_reason=finish_reason,
         response_id=response_id,
     )
 
 
-def usage_of(raw: Any) -> Usage | None:
-    """What an answer says it used, None where it does not say; raises BadReply for numbers that cannot be.
-
-    A provider that answered has read something: zero tokens in all is how servers and libraries write "unknown".
-    """
-    if not raw:
-        return None
-    if not isinstance(raw, Mapping):
-        raise BadReply(f"usage: expected a mapping, not {excerpt(_json(raw))}")
-    if raw.get("prompt_tokens") is None or raw.get("completion_tokens") is None:
-        return None
-    read, written = _count(raw, "prompt_tokens"), _count(raw, "completion_tokens")
-    if read == written == 0:
-        return None
-    inputs, outputs = raw.get("prompt_tokens_details") or {}, raw.get("completion_tokens_details") or {}
+def usage_of(raw: Any, service_tier: object = None) -> Usage | None:
+    """What an answer says it used, None where it does not say; raises BadReply for numbers that cannot be."""
     try:
-        return Usage(
-            input_tokens=read,
-            # Gemini and Grok leave their thinking out of completion_tokens, but not out of the total or the bill.
-            output_tokens=max(written, _count(raw, "total_tokens") - read),
-            cache_read_tokens=_count(inputs, "cached_tokens"),
-            cache_write_tokens=_count(inputs, "cache_write_tokens") or _count(raw, "cache_creation_input_tokens"),
-            reasoning_tokens=_count(outputs, "reasoning_tokens"),
-        )
+        return openai_chat({"usage": raw or None, "service_tier": service_tier})
     except ValueError as error:
-        raise BadReply(str(error)) from None
+        raise BadReply(f"usage: {str(error).removeprefix('usage: ')}") from None
 
 
 class StreamedAnswer:
@@ -149,6 +130,7 @@ class StreamedAnswer:
         self._finish_reason: str | None = None
         self._id: str | None = None
         self._usage: object = None
+        self._service_tier: object = None
 
     def add(self, chunk: Any) -> dict[str, Any] | None:
         """Take a chunk, as parsed JSON; return what it adds to `content` and `tool_calls`, None where it adds nothing.
@@ -158,6 +140,7 @@ class StreamedAnswer:
         try:
             self._id = self._id or chunk.get("id")
             self._usage = chunk.get("usage") or self._usage
+            self._service_tier = chunk.get("service_tier") or self._service_tier
             choices = chunk.get("choices")
             if not choices:
                 return None
@@ -179,7 +162,7 @@ class StreamedAnswer:
             raise BrokenStream("the stream ended without a finish_reason")
         message = {"content": "".join(self._text) or None, "tool_calls": [*self._calls.values()]}
         choice = {"message": message, "finish_reason": self._finish_reason}
-        return reply_of({"id": self._id, "choices": [choice], "usage": self._usage})
+        return reply_of({"id": self._id, "choices": [choice], "usage": self._usage, "service_tier": self._service_tier})
 
     def _add_call(self, part: Mapping[str, Any]) -> None:
         # Without an index, as Gemini sends them, a part with an id begins a call and any other goes on with the last.
@@ -218,13 +201,6 @@ def _text(content: object) -> str | None:
 def _whole(text: str) -> str:
     """The text with the halves of characters that a server split between two chunks put together again."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _count(numbers: Mapping[str, Any], name: str) -> int:
-    count = numbers.get(name) or 0
-    if not isinstance(count, int) or count < 0:
-        raise BadReply(f"usage.{name}: expected a whole number from 0, not {excerpt(_json(count))}")
-    return count
 
 
 def _json(value: object) -> str:
