@@ -4,7 +4,6 @@ import pytest
 
 from bursar.budget import Amounts, Ledger, Limits, Refusal, Scope, ToolQuote
 from bursar.budget.errors import NotFoundError
-from bursar.budget.report import SpendLine
 from tests.support.ledger import (
     FREE,
     NANO_PER_TOKEN,
@@ -109,39 +108,3 @@ def test_the_usage_of_a_run_is_that_of_its_settled_calls(ledger: Ledger) -> None
     pay(ledger, "b", input_tokens=30)
     ledger.settle(reserved(ledger, a_call("c")), usage=None, outcome="unknown")
     assert ledger.reports.usage("run_1") == tokens(70, 20)
-
-
-# --- Who spent what ---------------------------------------------------------------------------------------------------
-
-
-def test_spending_is_grouped_with_the_largest_first(ledger: Ledger) -> None:
-    pay(ledger, "a")
-    pay(ledger, "b", model="large-1", input_tokens=50)
-    pay(ledger, "c", model="large-1", input_tokens=50)
-    ledger.charge(a_call("tool", model=""), ToolQuote())
-    ledger.release(reserved(ledger, a_call("d")), note="not needed")
-    ledger.settle(reserved(ledger, a_call("e")), usage=None, outcome="unknown")
-    assert ledger.reports.spend("model") == [
-        SpendLine(name="small-1", posted=Amounts(150_000, 150, 2), model_calls=2, unknown=1),
-        SpendLine(name="large-1", posted=Amounts(120_000, 120, 2), model_calls=2, unknown=0),
-        SpendLine(name="-", posted=Amounts(tool_calls=1), model_calls=0, unknown=0),
-    ]
-
-
-def test_every_grouping_adds_up_to_the_same(ledger: Ledger) -> None:
-    from bursar.budget.report import GROUPS
-
-    pay(ledger, "a")
-    pay(ledger, "b", a_run(ledger, "run_2", tenant="rival", agent="sales"))
-    ledger.settle(reserved(ledger, a_call("c")), usage=None, outcome="unknown")
-    for group in GROUPS:
-        lines = ledger.reports.spend(group)
-        assert sum((line.posted for line in lines), Amounts()) == Amounts(200_000, 200, 3), group
-        assert sum(line.unknown for line in lines) == 1, group
-
-
-def test_a_tenant_sees_only_its_own_spending(ledger: Ledger) -> None:
-    pay(ledger, "a")
-    pay(ledger, "b", a_run(ledger, "run_2", tenant="rival"))
-    assert [line.name for line in ledger.reports.spend("run_id", tenant="acme")] == ["run_1"]
-    assert ledger.reports.spend("run_id", tenant="nobody") == []
