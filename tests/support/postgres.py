@@ -46,6 +46,12 @@ class Postgres:
         """Stop it, ending every connection."""
         self._server.stop()
 
+    def require_passwords(self) -> None:
+        """Let nobody in without a password from now on; nobody has one."""
+        rules = self._server.pgdata / "pg_hba.conf"
+        rules.write_text("local all all scram-sha-256\n")
+        self.execute("SELECT pg_reload_conf()")
+
     def url(self, database: str, user: str = "postgres", **query: str) -> str:
         """The URL of one of its databases."""
         socket = str(self._server.get_postmaster_info().socket_dir)

@@ -85,7 +85,7 @@ class Postgresql:
                 self._commit(driver)
             finally:
                 if driver.pgconn.transaction_status != TransactionStatus.IDLE:
-                    _roll_back(connection)
+                    _roll_back(connection, driver)
 
     def _begun(self, begin: str) -> Connection:
         try:
@@ -173,12 +173,13 @@ def _driver(connection: Connection) -> psycopg.Connection:
     return cast("psycopg.Connection", driver_of(connection))
 
 
-def _roll_back(connection: Connection) -> None:
+def _roll_back(connection: Connection, driver: psycopg.Connection) -> None:
     """End what was begun; a connection on which that fails is not used again."""
     try:
-        _driver(connection).execute("ROLLBACK")
+        driver.execute("ROLLBACK")
     except psycopg.Error:
-        connection.invalidate()
+        if not connection.invalidated:  # SQLAlchemy has noticed by itself where a statement of its own failed
+            connection.invalidate()
 
 
 # --- What to say when it cannot be used -------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ def _parsed(url: str) -> URL:
 def _name(url: URL) -> str:
     if url.get_backend_name() == "sqlite" and url.database:
         return str(Path(url.database))
-    return url.set(password=None, query={}).render_as_string()
+    return url.set(query={}).render_as_string()
 
 
 def _backend(url: URL, name: str, locked_s_max: float) -> Backend:

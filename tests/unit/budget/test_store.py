@@ -1,41 +1,30 @@
+"""What a store promises on SQLite and PostgreSQL alike."""
+
 from __future__ import annotations
 
-import sqlite3
+import os
+import subprocess
+import sys
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, column, func, select, table, text
 from sqlalchemy.exc import IntegrityError
 
-from bursar.budget.errors import ConfigError, LedgerUnavailable, LedgerVersionError
-from bursar.budget.store import Store, StoreBusy, sqlite_path
+from bursar.budget.errors import ConfigError, LedgerVersionError
+from bursar.budget.prepared import driver_of
+from bursar.budget.store import Store
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A file with one table of numbers."""
-    path = tmp_path / "numbers.db"
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE number (n INTEGER PRIMARY KEY)")
-    return path
-
-
-@pytest.fixture
-def patient_store(path: Path) -> Iterator[Store]:
-    """A store that waits for others as long as it does by itself."""
-    store = Store(f"sqlite:///{path}")
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    """A store that does not wait for others for long."""
-    store = Store(f"sqlite:///{path}", locked_s_max=0.3)
+def store(store_url: str) -> Iterator[Store]:
+    """A store with one table of numbers beside the ledger's."""
+    store = Store.open(store_url)
+    with store.write() as connection:
+        connection.execute(text("CREATE TABLE number (n BIGINT PRIMARY KEY)"))
     yield store
     store.close()
 
@@ -86,172 +75,88 @@ def test_a_reader_sees_one_state_and_waits_for_no_writer(store: Store) -> None:
     assert numbers(store) == [1]
 
 
-def test_threads_write_one_after_the_other(store: Store) -> None:
+def test_threads_write_at_the_same_time_and_nothing_is_lost(store: Store) -> None:
+    write(store, 0)
+
     def add_next() -> None:
         for _ in range(10):
             with store.write() as connection:
-                add(connection, connection.execute(text("SELECT count(*) FROM number")).scalar_one())
+                connection.execute(text("UPDATE number SET n = n + 1"))
 
-    threads = [threading.Thread(target=add_next) for _ in range(4)]
+    threads = [threading.Thread(target=add_next) for _ in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert numbers(store) == list(range(40))
-
-
-def test_a_durable_transaction_waits_for_the_disk_and_others_do_not(store: Store) -> None:
-    level = text("PRAGMA synchronous")
-    for durable, expected in ((False, 1), (True, 2), (False, 1)):
-        with store.write(durable=durable) as connection:
-            assert connection.execute(level).scalar_one() == expected
-
-
-def test_a_transaction_that_must_not_wait_is_refused_where_it_would_have_to(store: Store, path: Path) -> None:
-    with store.at_once(), pytest.raises(StoreBusy):
-        write(store, 1)  # the store is not open yet
-    write(store, 2)
-    with store.at_once():
-        write(store, 3)
-        with pytest.raises(StoreBusy), store.write(durable=True):
-            pass
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(StoreBusy):
-                write(store, 4)
-    with store.write(durable=True) as connection:
-        add(connection, 5)
-    assert numbers(store) == [2, 3, 5]
-
-
-def test_a_transaction_that_must_not_wait_is_refused_while_another_thread_writes(store: Store) -> None:
-    write(store, 1)
-    begun, ended = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with store.write():
-            begun.set()
-            ended.wait(10)
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    begun.wait(10)
-    with store.at_once(), pytest.raises(StoreBusy):
-        write(store, 2)
-    ended.set()
-    holder.join()
-    write(store, 3)
-    assert numbers(store) == [1, 3]
-
-
-def test_a_file_may_be_opened_again_after_it_was_closed(store: Store, path: Path) -> None:
-    write(store, 1)
-    store.close()
-    assert [file.name for file in path.parent.iterdir()] == ["numbers.db"]
-    again = Store(store.url)
-    assert numbers(again) == [1]
-    again.close()
-
-
-# --- A store that cannot be used --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "url", ["sqlite://", "sqlite:///:memory:", "postgresql+psycopg://me:secret@localhost/bursar", "mysql://localhost/x"]
-)
-def test_only_a_sqlite_file_is_a_store_and_no_password_is_shown(url: str) -> None:
-    with pytest.raises(ConfigError, match="expected sqlite:///FILE") as caught:
-        Store(url)
-    assert "secret" not in str(caught.value)
-    assert caught.value.key == "database"
-
-
-def test_the_file_of_a_url_is_known_before_it_is_opened(tmp_path: Path) -> None:
-    assert sqlite_path(f"sqlite:///{tmp_path}/a.db") == tmp_path / "a.db"
-    assert sqlite_path("sqlite:///a.db") == Path("a.db")
-
-
-def test_a_locked_store_is_said_so_within_the_time_that_was_given(store: Store, path: Path) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("PRAGMA journal_mode=WAL")
-        other.execute("BEGIN IMMEDIATE")
-        started = time.monotonic()
-        with pytest.raises(LedgerUnavailable, match="is locked by another process; nothing was reserved"):
-            write(store, 1)
-        assert 0.3 <= time.monotonic() - started < 3
-        assert numbers(store) == []
-        other.execute("COMMIT")
-    write(store, 1)
-
-
-def test_a_store_that_comes_free_in_time_is_used(patient_store: Store, path: Path) -> None:
-    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    other.execute("PRAGMA journal_mode=WAL")
-    other.execute("BEGIN IMMEDIATE")
-    release = threading.Timer(0.1, other.execute, ["COMMIT"])
-    release.start()
-    write(patient_store, 1)
-    release.join()
-    other.close()
-    assert numbers(patient_store) == [1]
-
-
-def test_a_file_that_another_process_is_just_making_is_waited_for(patient_store: Store, path: Path) -> None:
-    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    other.execute("BEGIN EXCLUSIVE")
-    release = threading.Timer(0.1, other.execute, ["COMMIT"])
-    release.start()
-    assert numbers(patient_store) == []
-    release.join()
-    other.close()
-
-
-def test_a_file_that_is_locked_as_a_whole_cannot_be_opened_and_is_said_so(store: Store, path: Path) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(LedgerUnavailable, match="is locked by another process"), store.read():
-            pass
-
-
-def test_a_file_that_is_no_store_is_said_so(tmp_path: Path) -> None:
-    path = tmp_path / "letter.txt"
-    path.write_text("Dear Sir or Madam, " * 100)
-    with pytest.raises(LedgerUnavailable, match="is not a Bursar ledger"), Store(f"sqlite:///{path}").read():
-        pass
-    assert path.read_text().startswith("Dear Sir")
-
-
-@pytest.mark.parametrize("where", ["missing/ledger.db", "."])
-def test_a_file_that_cannot_be_opened_is_said_so(tmp_path: Path, where: str) -> None:
-    with pytest.raises(LedgerUnavailable, match="cannot be opened"), Store(f"sqlite:///{tmp_path / where}").write():
-        pass
-
-
-def test_a_full_disk_is_said_so_and_nothing_is_written(store: Store) -> None:
-    with store.write() as connection:
-        pages = connection.execute(text("PRAGMA page_count")).scalar_one()
-        connection.execute(text(f"PRAGMA max_page_count={pages}"))
-    with pytest.raises(LedgerUnavailable, match="the disk is full; nothing was reserved"):
-        write(store, *range(10_000))
-    assert numbers(store) == []
-
-
-def test_a_damaged_file_is_said_so(tmp_path: Path) -> None:
-    path = tmp_path / "damaged.db"
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE number (n INTEGER PRIMARY KEY)")
-    path.write_bytes(path.read_bytes()[:4096] + b"\xff" * 4096)
-    with pytest.raises(LedgerUnavailable, match="is damaged"):
-        numbers(Store(f"sqlite:///{path}"))
-
-
-def test_a_store_without_its_tables_is_of_another_version(store: Store) -> None:
-    with pytest.raises(LedgerVersionError, match="made by another version") as caught, store.read() as connection:
-        connection.execute(text("SELECT * FROM account"))
-    assert caught.value.next_step == "bursar db upgrade"
+    assert numbers(store) == [120]
 
 
 def test_a_mistake_in_our_own_sql_is_not_dressed_up_as_something_else(store: Store) -> None:
     with pytest.raises(IntegrityError):
         write(store, 1, 1)
     assert numbers(store) == []
+
+
+def test_a_store_without_its_tables_is_of_another_version(store: Store) -> None:
+    with pytest.raises(LedgerVersionError, match="made by another version") as caught, store.read() as connection:
+        connection.execute(text("SELECT * FROM nothing_of_ours"))
+    assert caught.value.next_step == "bursar db upgrade"
+
+
+# --- What both kinds of store answer alike ----------------------------------------------------------------------------
+
+
+def test_a_row_is_a_tuple(store: Store) -> None:
+    write(store, 7)
+    with store.read() as connection:
+        assert driver_of(connection).execute("SELECT n FROM number").fetchone() == (7,)
+
+
+def test_the_sum_of_large_whole_numbers_is_a_whole_number(store: Store) -> None:
+    write(store, 2**62 - 1, 1 - 2**62, 2**62)
+    with store.read() as connection:
+        found: int = connection.execute(select(func.sum(column("n"))).select_from(table("number"))).scalar_one()
+    assert found == 2**62
+    assert type(found) is int
+
+
+@pytest.mark.parametrize("said", ["", "a", "čas je peníze 💶", '["acme",null,-1]'])
+def test_every_store_hashes_text_as_python_does(store: Store, said: str) -> None:
+    with store.read() as connection:
+        found: str = connection.execute(select(func.bursar_sha256(said))).scalar_one()
+    assert found == sha256(said.encode()).hexdigest()
+
+
+# --- Its URL ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite://", "sqlite:///:memory:", "postgresql+asyncpg://me:secret@h/bursar", "mysql://me:secret@h/x", "secret"],
+)
+def test_only_a_file_or_a_postgresql_database_is_a_store_and_no_password_is_shown(url: str) -> None:
+    with pytest.raises(ConfigError, match="expected sqlite:///FILE or postgresql") as caught:
+        Store(url)
+    assert "secret" not in str(caught.value)
+    assert caught.value.key == "database"
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg"])
+def test_a_server_is_called_by_its_url_without_a_password(scheme: str) -> None:
+    store = Store(f"{scheme}://me:secret@db.example/bursar?sslpassword=secret")
+    assert (store.name, store.dialect) == ("postgresql+psycopg://me:***@db.example/bursar", "postgresql")
+
+
+def test_a_file_is_called_by_its_path(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/a.db")
+    assert (store.name, store.dialect) == (f"{tmp_path}/a.db", "sqlite")
+
+
+def test_a_file_is_opened_without_the_other_stores_driver(tmp_path: Path) -> None:
+    code = f"""if True:
+        import sys
+        from bursar.budget.store import Store
+        with Store("sqlite:///{tmp_path}/a.db").read():
+            sys.exit("psycopg" in sys.modules)
+    """
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
