@@ -301,7 +301,7 @@ alert = Table(
     Column("path", Text, nullable=False),
     Column("run_id", Text),
     Column("payload", Text, nullable=False),
-    Index("alert_tenant", "tenant", "id"),
+    Index("alert_time", "at_us"),
 )
 
 # One attempt after the other to tell one endpoint of one alert.
@@ -317,6 +317,7 @@ delivery = Table(
     Column("done_us", BigInteger),
     Column("note", Text),
     UniqueConstraint("alert_id", "endpoint", name="delivery_once"),
+    Index("delivery_endpoint", "endpoint", "done_us"),
 )
 Index(
     "delivery_waiting",

@@ -32,7 +32,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("key"),
     )
-    op.create_index("alert_tenant", "alert", ["tenant", "id"], unique=False)
+    op.create_index("alert_time", "alert", ["at_us"], unique=False)
     op.create_table(
         "chain",
         sa.Column("name", sa.Text(), nullable=False),
@@ -252,6 +252,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("alert_id", "endpoint", name="delivery_once"),
     )
+    op.create_index("delivery_endpoint", "delivery", ["endpoint", "done_us"], unique=False)
     op.create_index(
         "delivery_waiting",
         "delivery",
