@@ -153,4 +153,5 @@ def _kind_of(part: str) -> Kind:
 
 def _check_name(name: str) -> None:
     if not name or "/" in name or _prefix(name):
-        raise UsageError(f"a tenant, team, user, agent or run needs a name without '/', not {name!r}")
+        prefixes = ", ".join(_PREFIXES)
+        raise UsageError(f"a tenant, team, user, agent or run needs a name without '/' and {prefixes}, not {name!r}")

@@ -180,7 +180,7 @@ def test_a_model_without_a_price_is_never_admitted_where_money_is_limited(
 
 @given(scopes(), model_quotes)
 def test_what_is_held_never_turns_an_admission_into_a_refusal(balances: list[Balance], quote: ModelQuote) -> None:
-    idle = [replace(balance, held=NOTHING) for balance in balances]
+    idle = [balance._replace(held=NOTHING) for balance in balances]
     assert isinstance(admit(idle, quote), Refusal) == isinstance(admit(balances, quote), Refusal)
 
 
@@ -195,7 +195,7 @@ def test_what_is_kept_back_binds_the_run_and_not_its_tenant() -> None:
     kept = {"acme/support/run_1": Amounts(steps=1)}
     quote = ModelQuote(model="small-1", price=PRICE, input_tokens=10, max_output_tokens=10, keep_back=kept)
     tenant = Balance(kind="tenant", path="acme", limit=(None, None, 1, None), posted=NOTHING, held=NOTHING)
-    run = replace(tenant, kind="run", path="acme/support/run_1")
+    run = tenant._replace(kind="run", path="acme/support/run_1")
     assert isinstance(admit([tenant], quote), Admitted)
     refusal = admit([tenant, run], quote)
     assert isinstance(refusal, Refusal)

@@ -87,8 +87,8 @@ def test_a_limit_below_what_is_used_is_taken_as_it_is(ledger: Ledger) -> None:
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
-        ({"path": ""}, "a budget belongs to a tenant or an agent"),
-        ({"path": "acme/"}, "a budget belongs to a tenant or an agent"),
+        ({"path": ""}, "a budget belongs to an organisation, a tenant, a team, a user, an agent or a node"),
+        ({"path": "acme/"}, "not to 'acme/'"),
         ({"path": "acme/support/run_1"}, "not to 'acme/support/run_1'"),
         ({"per": "year"}, "per 'year': expected one of hour, day, week, month, total"),
         ({"zone": "Europe/Pariss"}, "did you mean Europe/Paris"),

@@ -67,7 +67,7 @@ MISTAKES = [
     (("budget", "set", "acme", "--usd", "NaN"), 2, "is no amount of USD such as 0.25", "bursar budget set --help"),
     (("budget", "set", "acme", "--steps", "-1"), 2, "'-1' is no whole number", "bursar budget set --help"),
     (("budget", "set", "acme", "--usd", "1", "--zone", "Pariss"), 2, "expected an IANA name", None),
-    (("budget", "set", "acme/a/b", "--usd", "1"), 2, "belongs to a tenant or an agent", "acme or acme/support"),
+    (("budget", "set", "acme/a/b", "--usd", "1"), 2, "belongs to an organisation, a tenant", "acme, acme/support"),
     (("budget", "grant", "acme"), 2, "needs an amount above zero", "--usd 5"),
     (("budget", "grant", "nobody", "--usd", "1"), 1, "there is no budget for nobody", "bursar budget ls"),
     (("init",), 2, "bursar.yaml would be overwritten", "bursar init OTHER_FOLDER"),
