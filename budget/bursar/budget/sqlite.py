@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -172,6 +173,8 @@ _WORDS = {
     sqlite3.SQLITE_PERM: ("may not be used by this user", "change its permissions"),
 }
 
+_TAKEN = re.compile(r"table \w+ already exists")
+
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
@@ -184,6 +187,10 @@ def _explained(name: str) -> Iterator[None]:
         if "no such table" in str(cause) or "no such column" in str(cause):
             raise LedgerVersionError(
                 f"the ledger {name} was made by another version of Bursar ({cause})", next_step="bursar db upgrade"
+            ) from error
+        if _TAKEN.fullmatch(str(cause)):
+            raise LedgerVersionError(
+                f"{name} holds tables that are not Bursar's ({cause})", next_step="name another file under `database:`"
             ) from error
         if code not in _WORDS:
             raise

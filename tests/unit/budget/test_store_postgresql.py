@@ -15,8 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
 
 from bursar.budget import postgresql
-from bursar.budget.errors import ConfigError, LedgerUnavailable, LedgerVersionError
-from bursar.budget.migrate import migrate
+from bursar.budget.errors import ConfigError, LedgerUnavailable
 from bursar.budget.prepared import driver_of
 from bursar.budget.store import Store, StoreBusy
 from tests.support.postgres import Postgres
@@ -297,13 +296,3 @@ def test_a_wrong_password_is_said_so(own_server: Postgres) -> None:
     with closing(Store(url)) as store, pytest.raises(ConfigError, match="password authentication failed") as caught:
         write(store, 1)
     assert "secret" not in str(caught.value)
-
-
-def test_tables_of_somebody_else_are_left_alone(postgres: Postgres) -> None:
-    with postgres.database() as name:
-        postgres.execute("CREATE TABLE account (theirs INTEGER)", database=name)
-        refused = pytest.raises(LedgerVersionError, match="holds tables that are not Bursar's")
-        with closing(Store(postgres.url(name))) as store, refused:
-            migrate(store)
-        tables = postgres.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'", database=name)
-        assert tables == [("account",)]
