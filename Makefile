@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check lint types contracts format bench prices schema lock clean
+.PHONY: help demo test check lint types contracts format bench bench-peers prices schema lock clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 demo: .venv/ready ## Two tenants, four runs, no key and no network
 	@$(BIN)/bursar demo
@@ -32,6 +32,9 @@ format: .venv/ready ## Format the code
 bench: .venv/ready ## Figures in ratios, side by side in one run
 	$(BIN)/python -m benchmarks
 
+bench-peers: .venv/ready .venv-peers/ready ## Limits and their cost beside LiteLLM's proxy, about ten minutes
+	$(BIN)/python -m benchmarks.peers
+
 prices: .venv/ready ## Make the price book anew from the pinned litellm
 	$(BIN)/python -m bursar.budget.pricebook --taken $$(date -u +%F)
 
@@ -50,5 +53,11 @@ lock: .venv/ready ## Resolve the dependencies anew, with hashes and without addr
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+.venv-peers/ready: benchmarks/peers/requirements.txt
+	@echo "making .venv-peers (once, about a minute) ..."
+	@$(PYTHON) -m venv --clear .venv-peers
+	@.venv-peers/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
+	@touch $@
+
 clean: ## Remove everything that was made
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

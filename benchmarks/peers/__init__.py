@@ -1,0 +1,1 @@
+"""Bursar beside LiteLLM's proxy on the same upstream, in ratios; `make bench-peers` prints it."""

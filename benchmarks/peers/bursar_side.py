@@ -1,0 +1,144 @@
+"""Bursar: a runtime and its ledger in this process, by `Runtime.open` and `chat_model`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypedDict
+
+from langgraph.graph import START, StateGraph
+
+from benchmarks.peers.cases import INPUT_USD_PER_MTOK, OUTPUT_USD_PER_MTOK, QUESTION, Case, Stream
+from bursar.budget import Limits
+from bursar.budget.errors import PriceMissingError
+from bursar.runtime import Runtime, chat_model
+
+__all__ = ["Bursar"]
+
+
+class Asked(TypedDict):
+    """The state of the graphs: what a node does with its model."""
+
+    calls: int
+    at_once: int
+    max_tokens: int | None
+    read_tokens: int
+
+
+class Bursar:
+    """A runtime with a ledger in SQLite, new for each case."""
+
+    name = "Bursar"
+
+    def __init__(self, api_base: str) -> None:
+        self._api_base = api_base
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self._ample = await self._stack.enter_async_context(self._opened(Decimal(1000)))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def spend(self, case: Case) -> None:
+        """See `Side`: a run with so many calls, or so many runs of a tenant with a call each."""
+        limit = Decimal(case.limit_nanousd) / 10**9
+        one_run = case.budget == "run"
+        limits = Limits(cost_usd=limit, steps=None, seconds=None) if one_run else Limits.unlimited()
+        asked = _asked(calls=case.calls if one_run else 1, max_tokens=case.max_tokens)
+        try:
+            async with self._opened(None if one_run else limit, priced=case.priced) as runtime:
+                runs = 1 if one_run else case.calls
+                await asyncio.gather(*(_run(runtime, _ASKING, asked, limits) for _ in range(runs)))
+        except PriceMissingError:
+            return  # how it refuses a model without a price: before the first run
+
+    async def abort(self, stream: Stream) -> int:
+        """See `Side`; the books are what the run was charged."""
+        asked = _asked(calls=stream.calls, max_tokens=stream.max_tokens, read_tokens=stream.read_tokens)
+        run = await _run(self._ample, _LEAVING, asked, Limits(cost_usd=1))
+        return int(run.spent.nanousd)
+
+    async def call(self, calls: int, at_once: int) -> None:
+        """See `Side`: all calls in one run."""
+        await _run(self._ample, _ASKING, _asked(calls=calls, at_once=at_once, max_tokens=100), Limits.unlimited())
+
+    def cpu_s(self) -> float:
+        """See `Side`."""
+        return time.process_time()
+
+    @asynccontextmanager
+    async def _opened(self, tenant_usd: Decimal | None, *, priced: bool = True) -> AsyncIterator[Runtime]:
+        with tempfile.TemporaryDirectory() as folder:
+            config = Path(folder) / "bursar.yaml"
+            config.write_text(json.dumps(_config(self._api_base, tenant_usd, priced=priced)))
+            async with Runtime.open(config) as runtime:
+                yield runtime
+
+
+async def _run(runtime: Runtime, graph: Any, asked: Asked, limits: Limits) -> Any:
+    run = await runtime.run(graph, asked, tenant="acme", limits=limits, on_limit="stop")
+    assert run.status in ("succeeded", "stopped"), run
+    return await runtime.get(run.id)
+
+
+async def _ask(asked: Asked) -> dict[str, int]:
+    model = chat_model("small", max_output_tokens=asked["max_tokens"])
+    for begin in range(0, asked["calls"], asked["at_once"]):
+        await asyncio.gather(
+            *(model.ainvoke(f"{number}. {QUESTION}") for number in range(begin, begin + asked["at_once"])),
+            return_exceptions=True,  # swallows a stop, which the ledger keeps all the same
+        )
+    return {}
+
+
+async def _leave(asked: Asked) -> dict[str, int]:
+    model = chat_model("small", max_output_tokens=asked["max_tokens"])
+    for number in range(asked["calls"]):
+        read = 0
+        async with aclosing(model.astream(f"{number}. {QUESTION}")) as chunks:
+            async for chunk in chunks:
+                read += bool(chunk.content)
+                if read == asked["read_tokens"]:
+                    break
+    return {}
+
+
+def _graph(node: Any) -> StateGraph[Asked, None, Asked, Asked]:
+    graph = StateGraph(Asked)
+    graph.add_node("ask", node)
+    graph.add_edge(START, "ask")
+    return graph
+
+
+_ASKING, _LEAVING = _graph(_ask), _graph(_leave)
+
+
+def _asked(*, calls: int, max_tokens: int | None, at_once: int | None = None, read_tokens: int = 0) -> Asked:
+    return {"calls": calls, "at_once": at_once or calls, "max_tokens": max_tokens, "read_tokens": read_tokens}
+
+
+def _config(api_base: str, tenant_usd: Decimal | None, *, priced: bool) -> dict[str, Any]:
+    house: dict[str, Any] = {"provider": "openai_compatible", "model": "house-7b", "api_base": api_base}
+    house |= {"context_window": 32_768, "max_output_tokens": 16_384}
+    if priced:
+        house["price"] = {
+            "input_usd_per_mtok": str(INPUT_USD_PER_MTOK),
+            "output_usd_per_mtok": str(OUTPUT_USD_PER_MTOK),
+        }
+    return {
+        "database": "sqlite:///bursar.db",
+        "models": {"house": house},
+        "tiers": {"small": ["house"]},
+        "tenants": {"acme": {"budgets": [] if tenant_usd is None else [{"usd": str(tenant_usd), "per": "total"}]}},
+    }

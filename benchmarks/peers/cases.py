@@ -1,0 +1,110 @@
+"""What is measured, and what a side must be able to do to take part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+__all__ = [
+    "INPUT_USD_PER_MTOK",
+    "OUTPUT_USD_PER_MTOK",
+    "QUESTION",
+    "QUESTION_TOKENS",
+    "STREAM",
+    "Case",
+    "Side",
+    "Stream",
+    "cases",
+    "nanousd",
+]
+
+INPUT_USD_PER_MTOK = 1
+OUTPUT_USD_PER_MTOK = 100
+"""With 100 tokens of output, a call costs a cent."""
+
+QUESTION = "Where is order 1001?"
+QUESTION_TOKENS = 14
+"""As the upstream bills it."""
+
+
+def nanousd(input_tokens: int, output_tokens: int) -> int:
+    """What the upstream charges, in 1e-9 USD."""
+    return (input_tokens * INPUT_USD_PER_MTOK + output_tokens * OUTPUT_USD_PER_MTOK) * 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """Calls made at once under one limit."""
+
+    name: str
+    calls: int
+    budget: Literal["tenant", "run"]
+    """Whose limit it is: a tenant's budget (there: a key's), or a run's (there: an agent's session)."""
+
+    limit_nanousd: int = 50_000_000
+    max_tokens: int | None = 100
+    priced: bool = True
+    figure: Literal["spent / limit", "calls admitted"] = "spent / limit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """Answers that their reader leaves in the middle."""
+
+    calls: int = 5
+    max_tokens: int = 400
+    read_tokens: int = 40
+
+
+STREAM = Stream()
+
+
+class Side(Protocol):
+    """One way to keep a budget in front of the upstream."""
+
+    name: str
+
+    async def spend(self, case: Case) -> None:
+        """Make the calls of a case at once, under a limit that nothing was spent of; a refusal is no error."""
+
+    async def abort(self, stream: Stream) -> int:
+        """Leave each stream in the middle, and return the nano-USD that the books have for them afterwards."""
+
+    async def call(self, calls: int, at_once: int) -> None:
+        """Make short calls that fit their limits amply, so many at once."""
+
+    def cpu_s(self) -> float:
+        """CPU seconds, user and system, that this side's processes used since they began; the caller's too."""
+
+
+def cases(*, many: int) -> list[Case]:
+    """The cases in which calls are made at once; `many` is the larger number of them."""
+    at_once = [
+        Case(name=f"{whose} limit of $0.05, {calls} calls at once", calls=calls, budget=budget)
+        for budget, whose in (("tenant", "a tenant's"), ("run", "a run's"))
+        for calls in (50, many)
+    ]
+    return [
+        *at_once,
+        Case(
+            name="a tenant's limit of $0.001, a tenth of a call, 50 calls at once",
+            calls=50,
+            budget="tenant",
+            limit_nanousd=1_000_000,
+        ),
+        Case(
+            name="a tenant's limit of $0.05, 50 calls without max_tokens, of which 4 fit",
+            calls=50,
+            budget="tenant",
+            max_tokens=None,
+            figure="calls admitted",
+        ),
+        Case(
+            name="a tenant's limit of $0.001, 30 calls of a model without a price",
+            calls=30,
+            budget="tenant",
+            limit_nanousd=1_000_000,
+            priced=False,
+            figure="calls admitted",
+        ),
+    ]
