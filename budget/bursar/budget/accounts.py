@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -50,13 +50,8 @@ class Standing(NamedTuple):
     per: Period
     zone: str
     mode: str
-    rollover_percent: int
     overdraft_percent: int
     alerts: str | None
-    limit_nanousd: int | None
-    limit_tokens: int | None
-    limit_steps: int | None
-    limit_tool_calls: int | None
     epoch: int | None
     cancelled_us: int | None
     seconds_us: int | None
@@ -83,14 +78,8 @@ class Standing(NamedTuple):
 
     @property
     def balance(self) -> Balance:
-        """What admission sees: an overdraft is room above the limit."""
+        """What admission sees."""
         limit: Any = self[_WINDOW_LIMIT]
-        if self.overdraft_percent:
-            bases: Any = self[_LIMIT]
-            limit = tuple(
-                None if of_window is None else of_window + (base or 0) * self.overdraft_percent // 100
-                for of_window, base in zip(limit, bases, strict=True)
-            )
         ends_us = None if self.ends_us >= FOREVER_US else self.ends_us
         posted: Any = self[_POSTED]
         held: Any = self[_HELD]
@@ -102,7 +91,6 @@ def _columns(first: str) -> slice:
     return slice(start, start + len(DIMENSIONS))
 
 
-_LIMIT = _columns("limit_nanousd")
 _WINDOW_LIMIT = _columns("window_limit_nanousd")
 _POSTED = _columns("posted_nanousd")
 _HELD = _columns("held_nanousd")
@@ -119,7 +107,7 @@ _STANDING = select(*(_OF_ACCOUNT[name] if name in _OF_ACCOUNT else pot.c[name] f
 def _of_paths(count: int) -> Prepared:
     names: list[BindParameter[str]] = [bindparam(f"path_{place}") for place in range(count)]
     standing = _STANDING.select_from(pot.outerjoin(account, _NOW))
-    return Prepared(standing.where(pot.c.path.in_(names)).order_by(pot.c.id))
+    return Prepared(standing.where(pot.c.path.in_(names)))
 
 
 _ROLLED = Prepared(
@@ -134,17 +122,18 @@ def current(connection: Connection, paths: tuple[str, ...], now: int) -> list[St
     """The pots of these paths with their present windows, opened where needed, and expired grants taken back."""
     query = _of_paths(len(paths))
     asked = {"now": now, **{f"path_{place}": path for place, path in enumerate(paths)}}
-    standings = list(map(Standing._make, query(connection, asked).fetchall()))
+    standings = _in_order(paths, query(connection, asked).fetchall())
     stale = [row for row in standings if row.account_id is None or (row.grants_end_us or FOREVER_US) <= now]
     for row in stale:
         if row.account_id is None:
-            open_window(connection, row._asdict(), now)
+            found = connection.execute(select(pot).where(pot.c.id == row.id)).mappings().one()
+            open_window(connection, found, now)
         else:
             end_expired(connection, row.account_id, row.path, now)
     if stale:
-        standings = list(map(Standing._make, query(connection, asked).fetchall()))
-    if any(row.per.startswith("rolling") for row in standings):
-        return [_rolled(connection, row, now) for row in standings]
+        standings = _in_order(paths, query(connection, asked).fetchall())
+    if any(row.overdraft_percent or row.per.startswith("rolling") for row in standings):
+        return [_rolled(connection, _overdrawn(connection, row), now) for row in standings]
     return standings
 
 
@@ -212,6 +201,24 @@ def create_pot(connection: Connection, values: Mapping[str, Any], now: int) -> i
 def within(path: str, column: ColumnElement[str] = pot.c.path) -> ColumnElement[bool]:
     """Whether a column names a path or one below it; not by LIKE, to which `Acme` and `acme` are the same."""
     return or_(column == path, func.substr(column, 1, len(path) + 1) == f"{path}/")
+
+
+def _in_order(paths: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> list[Standing]:
+    """The widest scope first, so that it is the one which a refusal names."""
+    return sorted(map(Standing._make, rows), key=lambda row: (paths.index(row.path), row.id))
+
+
+def _overdrawn(connection: Connection, row: Standing) -> Standing:
+    """With an overdraft as room above the limit."""
+    if not row.overdraft_percent:
+        return row
+    base = connection.execute(select(pot).where(pot.c.id == row.id)).mappings().one()
+    raised: dict[str, Any] = {}
+    for name in DIMENSIONS:
+        column = f"window_limit_{name}"
+        limit: int | None = getattr(row, column)
+        raised[column] = None if limit is None else limit + (base[f"limit_{name}"] or 0) * row.overdraft_percent // 100
+    return row._replace(**raised)
 
 
 def _rolled(connection: Connection, row: Standing, now: int) -> Standing:

@@ -10,12 +10,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
 
 from sqlalchemy import BindParameter, Connection, Text, bindparam, func, insert, or_, select, update
 
 from bursar.budget.amounts import DIMENSIONS, Amounts
-from bursar.budget.prepared import Prepared, Record
+from bursar.budget.prepared import Prepared, PreparedInsert, Record
 from bursar.budget.schema import account, chain, entry
 
 __all__ = ["NOTHING", "amounts_in", "body_of", "claim", "columns_of", "hash_of", "journal", "move"]
@@ -25,9 +24,6 @@ NOTHING = Amounts()
 _NOBODYS = "ledger"
 """The chain of what belongs to no tenant: prices."""
 
-_ENTRY = Prepared(
-    insert(entry).values({column.name: bindparam(column.name) for column in entry.c if column.name != "seq"})
-)
 _LINK = Prepared(
     update(chain)
     .where(chain.c.name == bindparam("of_chain"))
@@ -41,6 +37,7 @@ _BODY = (
     *(f"{side}_{name}" for side in ("held", "posted", "limit") for name in DIMENSIONS),
     *("author", "note"),
 )
+_ENTRY = PreparedInsert(entry, [column.name for column in entry.c if column.name in (*_BODY, "number", "hash")])
 _as_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -108,21 +105,15 @@ def journal(
     note: str | None = None,
 ) -> None:
     """Append one row to a chain; `limit` is by dimension, and only where a limit was set or granted."""
-    values: dict[str, Any] = {
-        "chain": chain,
-        "at_us": at_us,
-        "kind": kind,
-        "reservation_id": reservation_id,
-        "accounts": accounts,
-        "path": path,
-        **columns_of("held", held),
-        **columns_of("posted", posted),
-        **(_NO_LIMIT if limit is None else {f"limit_{name}": limit.get(name) for name in DIMENSIONS}),
-        "author": author,
-        "note": note,
-    }
-    values["number"], values["hash"] = _linked(connection, chain, body_of(values))
-    _ENTRY(connection, values)
+    rest = (
+        *(at_us, kind, reservation_id, accounts, path),
+        *(held.nanousd, held.tokens, held.steps, held.tool_calls),
+        *(posted.nanousd, posted.tokens, posted.steps, posted.tool_calls),
+        *(_NO_LIMIT if limit is None else (limit.get(name) for name in DIMENSIONS)),
+        *(author, note),
+    )
+    number, hashed = _linked(connection, chain, _as_json((chain, *rest)))
+    _ENTRY(connection, (chain, number, *rest, hashed))
 
 
 def body_of(row: Record) -> str:
@@ -150,7 +141,7 @@ def amounts_in(prefix: str, row: Record) -> Amounts:
     return Amounts(*(row[f"{prefix}_{name}"] for name in DIMENSIONS))
 
 
-_NO_LIMIT: dict[str, int | None] = {f"limit_{name}": None for name in DIMENSIONS}
+_NO_LIMIT = (None,) * len(DIMENSIONS)
 
 
 def _linked(connection: Connection, name: str, body: str) -> tuple[int, str]:

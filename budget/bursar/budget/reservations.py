@@ -32,7 +32,7 @@ from bursar.budget.admission import Admitted, ModelQuote, ToolQuote
 from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.errors import ReservationError
 from bursar.budget.journal import NOTHING, amounts_in, columns_of, move
-from bursar.budget.prepared import Prepared, Record
+from bursar.budget.prepared import Prepared, PreparedInsert, Record
 from bursar.budget.prices import Price
 from bursar.budget.schema import FOREVER_US, pot, price, reservation
 from bursar.budget.scope import Scope
@@ -101,7 +101,8 @@ _ITS_RUN = and_(pot.c.run_id == reservation.c.run_id, pot.c.epoch.is_not(None))
 _INSERTED = (
     *("call", "attempt", "kind", "state", "organisation", "tenant", "team", "user", "agent", "run_id", "epoch", "node"),
     *("digest", "tier", "model", "reason", "price_id", "max_output_tokens", "capped", "accounts"),
-    *("reserved_us", "deadline_us", *(f"held_{name}" for name in DIMENSIONS)),
+    *(f"held_{name}" for name in DIMENSIONS),
+    *("reserved_us", "deadline_us"),
 )
 
 
@@ -120,9 +121,7 @@ _ATTEMPTS = Prepared(
     .where(reservation.c.run_id == bindparam("of_run"), reservation.c.call == bindparam("of_call"))
     .order_by(reservation.c.attempt)
 )
-_INSERT = Prepared(
-    insert(reservation).values({name: bindparam(name) for name in _INSERTED}).returning(reservation.c.id)
-)
+_INSERT = PreparedInsert(reservation, _INSERTED, returning=reservation.c.id)
 _DISPATCH = Prepared(
     update(reservation)
     .where(
@@ -215,42 +214,26 @@ def insert_reservation(
     row_price = quote.price if isinstance(quote, ModelQuote) else None
     scope = call.scope
     of_accounts = json.dumps(accounts)
-    values = {
-        "call": call.id,
-        "attempt": attempt,
-        "kind": "model" if isinstance(quote, ModelQuote) else "tool",
-        "state": "reserved",
-        "organisation": scope.organisation,
-        "tenant": scope.tenant,
-        "team": scope.team,
-        "user": scope.user,
-        "agent": scope.agents[-1],
-        "run_id": scope.run_id,
-        "epoch": call.epoch,
-        "node": call.node,
-        "digest": call.digest,
-        "tier": call.tier,
-        "model": call.model,
-        "reason": call.reason,
-        "price_id": row_price.id if row_price else None,
-        "max_output_tokens": verdict.max_output_tokens,
-        "capped": int(verdict.capped),
-        "accounts": of_accounts,
-        "reserved_us": now,
-        "deadline_us": FOREVER_US if deadline_us is None else deadline_us,
-        **columns_of("held", verdict.amounts),
-    }
+    held = verdict.amounts
+    values = (
+        *(call.id, attempt, "model" if isinstance(quote, ModelQuote) else "tool", "reserved"),
+        *(scope.organisation, scope.tenant, scope.team, scope.user, scope.agents[-1], scope.run_id, call.epoch),
+        *(call.node, call.digest, call.tier, call.model, call.reason, row_price.id if row_price else None),
+        *(verdict.max_output_tokens, int(verdict.capped), of_accounts),
+        *(held.nanousd, held.tokens, held.steps, held.tool_calls),
+        *(now, FOREVER_US if deadline_us is None else deadline_us),
+    )
     made = Reservation(
         id=_INSERT(connection, values).fetchall()[0][0],
         call=call,
         attempt=attempt,
-        held=verdict.amounts,
+        held=held,
         accounts=of_accounts,
         price=row_price,
         max_output_tokens=verdict.max_output_tokens,
         capped=verdict.capped,
     )
-    _move(connection, made, "reserve", now, held=verdict.amounts)
+    _move(connection, made, "reserve", now, held=held)
     return made
 
 

@@ -189,7 +189,6 @@ entry = Table(
     Column("author", Text),
     Column("note", Text),
     Column("hash", Text, nullable=False),
-    sqlite_autoincrement=True,
 )
 Index("entry_path", entry.c.path, sqlite_where=entry.c.path.is_not(None), postgresql_where=entry.c.path.is_not(None))
 

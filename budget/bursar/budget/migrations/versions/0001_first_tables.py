@@ -66,7 +66,6 @@ def upgrade() -> None:
         sa.Column("note", sa.Text(), nullable=True),
         sa.Column("hash", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("seq"),
-        sqlite_autoincrement=True,
     )
     op.create_index(
         "entry_path",
