@@ -246,7 +246,11 @@ class Config(Section):
     model_config = ConfigDict(title="bursar.yaml")
 
     database: DatabaseUrl
-    """`sqlite:///path`; a relative path begins at this file's folder."""
+    """`sqlite:///path`, where a relative path begins at this file's folder, or
+    [`postgresql+psycopg://USER@HOST/DATABASE`](postgresql.md)."""
+
+    database_password_env: VariableName | None = None
+    """The environment variable that holds the password of a PostgreSQL database, where it asks for one."""
 
     models: Annotated[Named[ModelConfig], Field(min_length=1)]
     """The models, by a name of your own."""
@@ -283,29 +287,53 @@ class Config(Section):
         return self._path.parent if self._path else Path.cwd()
 
     @property
-    def database_path(self) -> Path:
-        """The absolute path of the SQLite file."""
-        return self.base / self.database.removeprefix("sqlite:///")
+    def database_path(self) -> Path | None:
+        """The absolute path of the SQLite file; None for a PostgreSQL database."""
+        is_file = self.database.startswith("sqlite:///")
+        return self.base / self.database.removeprefix("sqlite:///") if is_file else None
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """The absolute path of the SQLite file of checkpoints, which every process that runs agents has to share."""
+        return (self.database_path or self.base / "bursar").with_suffix(".checkpoints.db")
+
+    def database_url(self, env: Mapping[str, str] = os.environ) -> str:
+        """The store's URL with its password; raises ConfigError where the password's variable is not set."""
+        if self.database_path is not None:
+            return f"sqlite:///{self.database_path}"
+        if self.database_password_env is None:
+            return self.database
+        from sqlalchemy.engine import make_url
+
+        variable = self.database_password_env
+        password = self._variable("database_password_env", name=variable, whose="the database", env=env)
+        return make_url(self.database).set(password=password).render_as_string(hide_password=False)
 
     def error(self, *key: str | int, text: str, next_step: str | None = None) -> ConfigError:
         """An error that points at a key of the file, for what shows only when the setting is used."""
         return self._document.error([Problem(path=key, text=text)], next_step=next_step)
 
     def secret(self, model: str, env: Mapping[str, str] = os.environ) -> str | None:
-        """The key of a model, or None where it needs none; raises ConfigError where its variable is not set.
-
-        This is the one place where Bursar reads a secret from the environment.
-        """
+        """The key of a model, or None where it needs none; raises ConfigError where its variable is not set."""
         variable = self.models[model].api_key_env
         if variable is None:
             return None
-        if key := env.get(variable, "").strip():
-            return key
-        provider = self.models[model].provider
-        raise self.error(
+        return self._variable(
             *("models", model, "api_key_env"),
-            text=f"the environment variable {variable} is not set, and model {model} of provider {provider} needs it",
-            next_step=f"export {variable}=..., or use provider: sim, which needs no key",
+            name=variable,
+            whose=f"model {model} of provider {self.models[model].provider}",
+            env=env,
+            otherwise=", or use provider: sim, which needs no key",
+        )
+
+    def _variable(self, *key: str, name: str, whose: str, env: Mapping[str, str], otherwise: str = "") -> str:
+        """A secret; this is the one place where Bursar reads one from the environment."""
+        if secret := env.get(name, "").strip():
+            return secret
+        raise self.error(
+            *key,
+            text=f"the environment variable {name} is not set, and {whose} needs it",
+            next_step=f"export {name}=...{otherwise}",
         )
 
 
@@ -371,7 +399,7 @@ _STARTER = """\
 # Completion in editors: `bursar config schema > bursar.schema.json`, and as the first line of this file
 # `# yaml-language-server: $schema=bursar.schema.json`.
 
-database: sqlite:///bursar.db          # a relative path begins at this file's folder
+database: sqlite:///bursar.db          # a relative path begins at this file's folder; or PostgreSQL: docs/postgresql.md
 
 models:
   demo:                                # scripted and metered: real token counts at a declared price, no key, no network

@@ -34,7 +34,9 @@ COUNT_MAX = 10**15
 
 _NAME = r"^[a-z0-9][a-z0-9_.-]{0,62}$"
 _PROVIDER = r"^[a-z0-9][a-z0-9_-]{0,62}$"
-_DATABASE = r"^sqlite:///[^?#\x00-\x1f]+$"
+_FILE = r"sqlite:///[^?#\x00-\x1f]+"
+_SERVER = r"postgresql(\+psycopg)?://([^\s:/@?#]+@)?[^\s/@?#]*/[^\s/@?#]+(\?[^\s#]+)?"
+_DATABASE = f"^({_FILE}|{_SERVER})$"
 _API_BASE = r"^https?://[^\s/@?#]+(/[^\s?#]*)?$"
 _VARIABLE = r"^(?!AKIA|ASIA)[A-Z_][A-Z0-9_]{0,63}$"
 
@@ -53,9 +55,16 @@ def _provider(value: str) -> str:
 
 def _database(value: str) -> str:
     if value.startswith("postgres"):
-        raise ValueError("PostgreSQL comes in a later version; expected sqlite:///path for now")
-    if not re.fullmatch(_DATABASE, value) or value.endswith(("/", ":memory:")):
-        raise ValueError("expected sqlite:///path, a file that several processes can open")
+        if not re.fullmatch(_SERVER, value) or "password=" in value:
+            raise ValueError(
+                "expected postgresql+psycopg://USER@HOST/DATABASE, without a password: "
+                "name the variable that holds it under database_password_env"
+            )
+        return value
+    if not re.fullmatch(_FILE, value) or value.endswith(("/", ":memory:")):
+        raise ValueError(
+            "expected sqlite:///path, a file that several processes can open, or postgresql+psycopg://USER@HOST/DATABASE"
+        )
     return value
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from bursar.budget.ledger import Ledger
@@ -15,9 +16,14 @@ from bursar.runtime.tenants import declare_budgets
 __all__ = ["open_ledger"]
 
 
-def open_ledger(config: Config, *, clock: Callable[[], datetime] = utc_now) -> tuple[Ledger, Records]:
-    """The ledger and the runs of a configuration's store, brought to this version; blocking."""
-    ledger = Ledger.open(f"sqlite:///{config.database_path}", clock=clock)
+def open_ledger(
+    config: Config, *, clock: Callable[[], datetime] = utc_now, env: Mapping[str, str] = os.environ
+) -> tuple[Ledger, Records]:
+    """The ledger and the runs of a configuration's store, brought to this version; blocking.
+
+    `env` holds the database's password where it has one. Raises ConfigError, LedgerUnavailable and LedgerVersionError.
+    """
+    ledger = Ledger.open(config.database_url(env), clock=clock)
     migrate(ledger.store, scripts=MIGRATIONS, version_table="bursar_runs_version")
     declare_budgets(ledger, config)
     return ledger, Records(ledger, clock)

@@ -90,10 +90,10 @@ class Runtime:
         read = config if isinstance(config, Config) else load_config(config)
         catalog = Catalog(read, env=env)
         require_prices(catalog, read)
-        ledger, records = await asyncio.to_thread(open_ledger, read, clock=clock)
+        ledger, records = await asyncio.to_thread(open_ledger, read, clock=clock, env=env)
         thread = LedgerThread(ledger)
         try:
-            async with open_checkpoints(read.database_path.with_suffix(".checkpoints.db")) as checkpointer:
+            async with open_checkpoints(read.checkpoints_path) as checkpointer:
                 catalog.warm_up()
                 rng = rng or random.Random()  # noqa: S311 - it spreads retries, and keeps no secret
                 runtime = cls(read, thread, records, catalog, checkpointer, clock=clock, rng=rng, sleep=sleep)

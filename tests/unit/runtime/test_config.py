@@ -111,6 +111,22 @@ def test_an_absolute_database_stays_where_it_is() -> None:
     assert config.database_path == Path("/var/lib/bursar.db")
 
 
+@pytest.mark.parametrize(
+    "database", ["postgresql+psycopg://bob@db.example:5433/bursar", "postgresql:///bursar?host=/run/postgresql"]
+)
+def test_a_server_is_named_by_its_url_and_checkpoints_lie_beside_the_file(database: str) -> None:
+    config = parse(MINIMAL.replace("sqlite:///bursar.db", database))
+    assert config.database_url({}) == database
+    assert config.database_path is None
+    assert config.checkpoints_path == config.base / "bursar.checkpoints.db"
+
+
+def test_checkpoints_of_a_file_lie_beside_it() -> None:
+    config = parse(MINIMAL.replace("bursar.db", "/var/lib/ours.db"))
+    assert config.checkpoints_path == Path("/var/lib/ours.checkpoints.db")
+    assert config.database_url({}) == "sqlite:////var/lib/ours.db"
+
+
 def test_a_configuration_made_in_python_begins_at_the_current_folder() -> None:
     config = Config(
         database="sqlite:///bursar.db",
@@ -128,6 +144,21 @@ KEYED = model("{provider: openai, model: x, api_key_env: HOUSE_KEY}")
 
 def test_a_secret_is_read_from_its_variable() -> None:
     assert parse(KEYED).secret("m", {"HOUSE_KEY": " s3cret\n"}) == "s3cret"
+
+
+SERVER = MINIMAL.replace(
+    "sqlite:///bursar.db", "postgresql+psycopg://bob@db/bursar\ndatabase_password_env: DB_PASSWORD"
+)
+
+
+def test_the_databases_password_is_read_from_its_variable() -> None:
+    url = parse(SERVER).database_url({"DB_PASSWORD": "p@ss/w:rd\n"})
+    assert url == "postgresql+psycopg://bob:p%40ss%2Fw%3Ard@db/bursar"
+
+
+def test_a_missing_password_names_its_variable() -> None:
+    with pytest.raises(ConfigError, match="DB_PASSWORD is not set, and the database needs it -> export DB_PASSWORD="):
+        parse(SERVER).database_url({})
 
 
 def test_a_model_without_a_variable_has_no_secret() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from bursar.budget.errors import ConfigError
-from bursar.runtime.config import (
-    load_config,
-)
+from bursar.runtime.config import load_config
 from tests.unit.runtime.config_texts import MINIMAL, mistakes, model, parse
+
+KEYS = "database, database_password_env, models, tiers, tenants, unknown_tenants, lease_s"
 
 # Mistakes in the whole
 
@@ -54,7 +54,7 @@ tenants:
   acme: {tiers: [tiny], budgets: [{usd: -1}]}
 """
     assert mistakes(text) == [
-        "1:1: colour: unknown key; expected one of database, models, tiers, tenants, unknown_tenants, lease_s",
+        f"1:1: colour: unknown key; expected one of {KEYS}",
         "1:1: database: this key is required",
         "4:3: models.a: written twice; first on line 3",
         '6:11: tiers.small[0] = "b": there is no such model; expected one of a',
@@ -77,7 +77,7 @@ def test_a_file_of_mistakes_is_cut_short() -> None:
 
 
 def test_what_a_terminal_would_obey_is_escaped() -> None:
-    line = "4:1: a\\x1b[2J\\nb: unknown key; expected one of database, models, tiers, tenants, unknown_tenants, lease_s"
+    line = f"4:1: a\\x1b[2J\\nb: unknown key; expected one of {KEYS}"
     assert mistakes(MINIMAL + r'"a\e[2J\nb": 1') == [line]
 
 
@@ -142,25 +142,31 @@ def test_a_merge_key_is_an_unknown_key() -> None:
 # Mistakes in a key
 
 
+EITHER = "sqlite:///path, a file that several processes can open, or postgresql+psycopg://USER@HOST/DATABASE"
+WITHOUT_PASSWORD = "without a password: name the variable that holds it under database_password_env"
+
+
 @pytest.mark.parametrize(
     ("database", "mistake"),
     [
-        (
-            "postgresql+psycopg://db/bursar",
-            "PostgreSQL comes in a later version; expected sqlite:///path for now",
-        ),
-        ("bursar.db", "expected sqlite:///path, a file that several processes can open"),
-        ("sqlite://", "expected sqlite:///path, a file that several processes can open"),
-        ("sqlite:///:memory:", "expected sqlite:///path, a file that several processes can open"),
-        ("sqlite:///data/", "expected sqlite:///path, a file that several processes can open"),
-        ("sqlite:///bursar.db?mode=ro", "expected sqlite:///path, a file that several processes can open"),
-        ("5", "expected sqlite:///path, a file that several processes can open"),
+        ("postgresql+psycopg://bob:hunter2@db/bursar", WITHOUT_PASSWORD),
+        ("postgresql://db/bursar?password=hunter2", WITHOUT_PASSWORD),
+        ("postgresql+asyncpg://db/bursar", WITHOUT_PASSWORD),
+        ("postgres://db/bursar", WITHOUT_PASSWORD),
+        ("postgresql://db", WITHOUT_PASSWORD),
+        ("bursar.db", EITHER),
+        ("sqlite://", EITHER),
+        ("sqlite:///:memory:", EITHER),
+        ("sqlite:///data/", EITHER),
+        ("sqlite:///bursar.db?mode=ro", EITHER),
+        ("5", EITHER),
     ],
 )
-def test_a_database_is_a_sqlite_file(database: str, mistake: str) -> None:
+def test_a_database_is_a_file_or_a_server_without_a_password(database: str, mistake: str) -> None:
     [line] = mistakes(MINIMAL.replace("sqlite:///bursar.db", f'"{database}"'))
     assert line.startswith("1:11: database = ")
     assert line.endswith(mistake)
+    assert "hunter2" not in line
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 from bursar.budget.errors import BursarError
 from bursar.budget.store import Store
-from bursar.runtime.cli.db import versions
+from bursar.runtime.cli.db import versions, where
 from bursar.runtime.cli.words import counted, rates_text
 from bursar.runtime.config import Config, load_config
 from bursar.runtime.models.catalog import Catalog
@@ -58,7 +59,7 @@ def checks(file: Path, env: Mapping[str, str] = os.environ, servers: Mapping[int
     if config is not None:
         tiers = ", ".join(f"{name} ({len(models)})" for name, models in config.tiers.items())
         yield Check(state="ok", subject="config", text=f"{file}: {counted(len(config.models), 'model')}; tiers {tiers}")
-        yield _database(config)
+        yield _database(config, env)
         yield from _keys(config, env)
         yield from _models(config)
     yield from _servers(servers, config)
@@ -70,22 +71,18 @@ def _python() -> Check:
     return Check(state="ok", subject="python", text=f"{version}; {found}")
 
 
-def _database(config: Config) -> Check:
-    path = config.database_path
-    if not path.exists():
-        return Check(state="ok", subject="database", text=f"{path}: the first run makes it")
+def _database(config: Config, env: Mapping[str, str]) -> Check:
+    if config.database_path is not None and not config.database_path.exists():
+        return Check(state="ok", subject="database", text=f"{where(config)}: the first run makes it")
     try:
-        found = versions(path)
-        store = Store(f"sqlite:///{path}", locked_s_max=1)
-        try:
-            with store.write():
-                pass  # it can be written, and nobody holds it
-        finally:
-            store.close()
+        found = versions(config, env)
+        with closing(Store(config.database_url(env), locked_s_max=1)) as store, store.write() as connection:
+            server = connection.dialect.server_version_info or ()  # it can be written, and nobody holds it
     except BursarError as error:
         return Check(state="fail", subject="database", text=error.message, next_step=error.next_step)
+    kind = f" (PostgreSQL {server[0]})" if store.dialect == "postgresql" else ""
     text = ", ".join(f"{part} at {version or 'nothing'}" for part, version in found.items())
-    return Check(state="ok", subject="database", text=f"{path}: {text}")
+    return Check(state="ok", subject="database", text=f"{where(config)}{kind}: {text}")
 
 
 def _keys(config: Config, env: Mapping[str, str]) -> Iterator[Check]:
