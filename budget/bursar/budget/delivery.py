@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from sqlalchemy import ColumnElement, Connection, exists, literal_column, select, update
+from sqlalchemy import ColumnElement, Connection, Select, exists, literal_column, select, update
 
 from bursar.budget.outbox import insert_once
 from bursar.budget.schema import alert, delivery
@@ -65,21 +65,21 @@ def offer(connection: Connection, endpoint: str, alert_ids: Sequence[int], now: 
         insert_once(connection, delivery, row)
 
 
-def waiting(connection: Connection, endpoint: str, now: int) -> bool:
+def waiting(connection: Connection, endpoint: str, *, tenant: str | None, now: int) -> bool:
     """Whether something is due for an endpoint; asked before `claim`, which has to write."""
-    due = select(delivery.c.id).where(_IS_WAITING, delivery.c.endpoint == endpoint, delivery.c.next_us <= now)
-    return connection.execute(due.limit(1)).first() is not None
+    return connection.execute(_due(endpoint, tenant, now)).first() is not None
 
 
-def claim(connection: Connection, endpoint: str, now: int) -> Claim | None:
-    """The next delivery that is due, which is the caller's alone until the lease ends; None where there is none."""
-    due = (
-        select(delivery.c.id, delivery.c.alert_id, delivery.c.next_us, delivery.c.attempts, alert.c.payload)
-        .join(alert, alert.c.id == delivery.c.alert_id)
-        .where(_IS_WAITING, delivery.c.endpoint == endpoint, delivery.c.next_us <= now)
-        .order_by(delivery.c.next_us, delivery.c.id)
-        .limit(1)
-    )
+def claim(
+    connection: Connection, endpoint: str, *, tenant: str | None, now: int, alert_id: int | None = None
+) -> Claim | None:
+    """The next delivery that is due, or that of one alert, which is the caller's alone until the lease ends.
+
+    None where there is none.
+    """
+    due = _due(endpoint, tenant, now)
+    if alert_id is not None:
+        due = due.where(delivery.c.alert_id == alert_id)
     while (row := connection.execute(due).first()) is not None:
         as_seen = (delivery.c.id == row.id, delivery.c.attempts == row.attempts, delivery.c.next_us == row.next_us)
         taken = update(delivery).where(_IS_WAITING, *as_seen)
@@ -106,6 +106,18 @@ def is_shut(connection: Connection, endpoint: str) -> bool:
     """Whether the last thing heard of an endpoint is that it wants no more."""
     ended = select(delivery.c.note).where(delivery.c.endpoint == endpoint, delivery.c.done_us.is_not(None))
     return connection.scalar(ended.order_by(delivery.c.done_us.desc(), delivery.c.id.desc()).limit(1)) == GONE
+
+
+def _due(endpoint: str, tenant: str | None, now: int) -> Select[int, int, int, int, str]:
+    # By tenant too: two of them may name the same URL, each with a secret of its own.
+    due = (
+        select(delivery.c.id, delivery.c.alert_id, delivery.c.next_us, delivery.c.attempts, alert.c.payload)
+        .join(alert, alert.c.id == delivery.c.alert_id)
+        .where(_IS_WAITING, delivery.c.endpoint == endpoint, delivery.c.next_us <= now)
+        .order_by(delivery.c.next_us, delivery.c.id)
+        .limit(1)
+    )
+    return due if tenant is None else due.where(alert.c.tenant == tenant)
 
 
 def _message_id(alert_id: int, payload: str) -> str:

@@ -20,14 +20,14 @@ from bursar.budget.refusal import Refusal
 from bursar.budget.schema import FOREVER_US, account, alert, pot
 from bursar.budget.windows import from_us, rolling_us
 
-__all__ = ["Watched", "arm", "facts", "fire", "limit_text", "next_alerts", "refused"]
+__all__ = ["Watched", "arm", "facts", "fire", "limit_text", "next_alerts", "refused", "watched"]
 
 Watched = dict[str, Any]
 """A pot joined to the account of a window; of a rolling one, to its newest bucket with the balance of all."""
 
-_WATCHED = select(account, *(pot.c[name] for name in ("path", "kind", "tenant", "per", "mode", "alerts"))).join_from(
-    account, pot
-)
+_WATCHED = select(
+    account, *(pot.c[name] for name in ("path", "kind", "tenant", "per", "zone", "mode", "alerts"))
+).join_from(account, pot)
 
 
 def next_alerts(
@@ -52,7 +52,7 @@ def fire(connection: Connection, account_ids: Collection[int], now: int, *, run_
     To be called in the transaction that posts to accounts of which some `posted_*` then is at its `alert_*` or above.
     `run_id` is the run whose call did it.
     """
-    rows = _watched(connection, account.c.id.in_(account_ids))
+    rows = watched(connection, account.c.id.in_(account_ids))
     return sum(_look(connection, row, now, run_id) for row in rows)
 
 
@@ -66,7 +66,7 @@ def arm(connection: Connection, account_id: int, now: int) -> None:
 
 def refused(connection: Connection, account_id: int, dimension: str, now: int, *, run_id: str | None = None) -> int:
     """Tell that a hard limit refuses calls: it counts as the 100 % that it may never quite come to."""
-    rows = _watched(connection, account.c.id == account_id)
+    rows = watched(connection, account.c.id == account_id)
     return sum(_look(connection, row, now, run_id, refusing=dimension) for row in rows)
 
 
@@ -93,9 +93,10 @@ def limit_text(row: Watched, dimension: str) -> str:
     return _shown(dimension, row[f"limit_{dimension}"]) + (f" ({window})" if window else "")
 
 
-def _watched(connection: Connection, which: ColumnElement[bool]) -> list[Watched]:
+def watched(connection: Connection, *which: ColumnElement[bool]) -> list[Watched]:
+    """The accounts of a condition, each joined to its pot."""
     # In one order for all, so that row locks never cross; of one pot, the oldest window first.
-    query = _WATCHED.where(which).order_by(account.c.pot_id, account.c.starts_us)
+    query = _WATCHED.where(*which).order_by(account.c.pot_id, account.c.starts_us)
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
@@ -122,7 +123,7 @@ def _window(connection: Connection, row: Watched, now: int) -> Sequence[Watched]
     if length is None:
         return [row]
     buckets = and_(account.c.pot_id == row["pot_id"], account.c.ends_us > now - length)
-    return _watched(connection, buckets) or [row]
+    return watched(connection, buckets) or [row]
 
 
 def _as_one(window: Sequence[Watched]) -> Watched:

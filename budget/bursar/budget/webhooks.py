@@ -68,6 +68,9 @@ class Answer:
     """What came of one attempt; of what a receiver says, nothing but the status and `Retry-After` is read."""
 
     delivered: bool = False
+    gone: bool = False
+    """It wants no more."""
+
     note: str
     retry_after_s: int = 0
 
@@ -126,7 +129,7 @@ def _answer(response: httpx.Response) -> Answer:
     if response.is_success:
         return Answer(delivered=True, note=f"answered {status}")
     if status == 410:
-        return Answer(note=GONE)
+        return Answer(gone=True, note=GONE)
     said = response.headers.get("retry-after", "")
     retry_after_s = int(said) if said.isascii() and said.isdigit() and len(said) < 10 else 0
     return Answer(note=f"answered {status}", retry_after_s=retry_after_s)
