@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import insert
 
-from bursar.budget import Store, Usage
+from bursar.budget import Price, Store, Usage
 from bursar.budget.report import Reports
 from bursar.budget.schema import account, metadata, pot, price, reservation, rollup
 from bursar.budget.windows import to_us
@@ -29,7 +29,11 @@ class Past:
         self.store = store
         self.reports = Reports(store)
         self._calls = 0
-        self._write(price, id=PRICE.id, record=json.dumps(PRICE.to_record()))
+        self.price(PRICE)
+
+    def price(self, row: Price) -> None:
+        """Keep a price row, as a posting at it does."""
+        self._write(price, id=row.id, record=json.dumps(row.to_record()))
 
     def attempt(
         self,

@@ -59,6 +59,11 @@ class Attempt:
     reserved_at: datetime
     closed_at: datetime | None
 
+    @property
+    def price_id(self) -> str | None:
+        """The name of the price row."""
+        return self.price.id if self.price else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
@@ -132,17 +137,12 @@ def run_of(connection: Connection, run_path: str) -> Amounts:
 
 def attempts_of(connection: Connection, which: ColumnElement[bool]) -> list[Attempt]:
     """The attempts that a condition on `reservation` chooses, in the order in which they were reserved."""
-    return [attempt_in(row) for row in connection.execute(with_price(which)).mappings()]
+    return [attempt_in(row) for row in connection.execute(with_price(which).order_by(reservation.c.id)).mappings()]
 
 
 def with_price(which: ColumnElement[bool]) -> Select[Any]:
     """Reservations with the price rows of their postings."""
-    return (
-        select(reservation, price.c.record)
-        .outerjoin(price, price.c.id == reservation.c.price_id)
-        .where(which)
-        .order_by(reservation.c.id)
-    )
+    return select(reservation, price.c.record).outerjoin(price, price.c.id == reservation.c.price_id).where(which)
 
 
 def draws_of(connection: Connection, reservation_id: int) -> list[Draw]:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from sqlalchemy import select
 
-from bursar.budget import bill, spend
+from bursar.budget import bill, charges, spend
 from bursar.budget.amounts import Amounts
 from bursar.budget.bill import Attempt, Draw, RunBill
+from bursar.budget.charges import DaySum
 from bursar.budget.schema import reservation
 from bursar.budget.spend import GROUPS, Group, Selection, SpendLine
 from bursar.budget.store import Store
@@ -56,3 +57,8 @@ class Reports:
         """
         with self._store.read() as connection:
             yield from spend.lines_of(connection, by, selection)
+
+    def charges(self, selection: Selection = EVERYTHING) -> Iterator[Attempt | DaySum]:
+        """Every attempt that was charged, in order, after what retention has left of older ones."""
+        with self._store.read() as connection:
+            yield from charges.charges_of(connection, selection)

@@ -148,10 +148,10 @@ def _line(row: RowMapping, key: tuple[str, ...]) -> SpendLine:
 
 _COLUMNS = tuple(name for name in GROUPS if name != "day")
 _POSTED = tuple(f"posted_{name}" for name in DIMENSIONS)
-_NOON_US = rollup.c.day_us + 12 * 3600 * 1_000_000
+NOON_US = rollup.c.day_us + 12 * 3600 * 1_000_000
 """When calls count of which only the day is known, in UTC: so it is the same day in nearly every zone."""
 
-_EDGES = tuple(edge(at_us) for at_us in (reservation.c.reserved_us, _NOON_US) for edge in (func.min, func.max))
+_EDGES = tuple(edge(at_us) for at_us in (reservation.c.reserved_us, NOON_US) for edge in (func.min, func.max))
 _MOMENT = timedelta(microseconds=1)
 _SUMS = (*_POSTED, *(f"{name}_{unit}" for name in WASTE for unit in ("calls", "nanousd")))
 
@@ -173,7 +173,7 @@ def _kept(selection: Selection) -> Select[Any]:
         *_part("aborted", and_(row.kind == "model", row.reply.is_(None), row.outcome != "unknown"), row.posted_nanousd),
         *_part("unknown", row.outcome == "unknown", row.posted_nanousd),
         *_part("overage", row.posted_nanousd > row.held_nanousd, row.posted_nanousd - row.held_nanousd),
-    ).where(row.state == "settled", *_chosen(reservation.c, row.reserved_us, selection))
+    ).where(row.state == "settled", *chosen(reservation.c, row.reserved_us, selection))
 
 
 def _rolled_up(selection: Selection) -> Select[Any]:
@@ -189,7 +189,7 @@ def _rolled_up(selection: Selection) -> Select[Any]:
         case((is_unknown, row.calls), else_=0).label("unknown_calls"),
         case((is_unknown, row.posted_nanousd), else_=0).label("unknown_nanousd"),
         *(nothing.label("overage_calls"), nothing.label("overage_nanousd")),
-    ).where(row.state == "settled", *_chosen(rollup.c, _NOON_US, selection))
+    ).where(row.state == "settled", *chosen(rollup.c, NOON_US, selection))
 
 
 def _part(name: str, which: ColumnElement[bool], nanousd: ColumnElement[int]) -> list[ColumnElement[int]]:
@@ -199,9 +199,10 @@ def _part(name: str, which: ColumnElement[bool], nanousd: ColumnElement[int]) ->
     ]
 
 
-def _chosen(
+def chosen(
     columns: ReadOnlyColumnCollection[str, Any], at_us: ColumnElement[int], selection: Selection
 ) -> Iterator[ColumnElement[bool]]:
+    """What a selection asks of the columns of a table."""
     if selection.since is not None:
         yield at_us >= to_us(selection.since)
     if selection.until is not None:
