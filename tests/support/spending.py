@@ -13,7 +13,7 @@ from sqlalchemy import insert
 
 from bursar.budget import Price, Store, Usage
 from bursar.budget.report import Reports
-from bursar.budget.schema import account, metadata, pot, price, reservation, rollup
+from bursar.budget.schema import account, metadata, pot, price, reservation, rollup, summary
 from bursar.budget.windows import to_us
 from tests.support.ledger import NOON, PRICE
 
@@ -81,7 +81,13 @@ class Past:
 
     def summed_up(self, day: datetime, *, calls: int, nanousd: int, **values: Any) -> None:
         """A row that retention leaves of a day's calls."""
+        texts = dict.fromkeys(
+            ("first_hash", "last_hash", "balances", "reservations", "changes", "author", "signature"), ""
+        )
+        self._calls += 1
+        span = {"first_number": self._calls, "last_number": self._calls, "made_us": 0}
         row = {
+            "summary_id": self._write(summary, chain="acme", **span, **texts),
             "day_us": to_us(day),
             "tenant": "acme",
             "agent": "support",
@@ -93,7 +99,7 @@ class Past:
             "outcome": "exact",
             "price_id": PRICE.id,
             "calls": calls,
-            "retries": 0,
+            **{name: 0 for part in ("retries", "aborted", "overage") for name in (part, f"{part}_nanousd")},
             "posted_nanousd": nanousd,
             "posted_tokens": 50 * calls,
             "posted_steps": calls,

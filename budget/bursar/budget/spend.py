@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Connection,
     Select,
@@ -18,7 +17,6 @@ from sqlalchemy import (
     exists,
     false,
     func,
-    literal,
     null,
     select,
     union_all,
@@ -177,18 +175,17 @@ def _kept(selection: Selection) -> Select[Any]:
 
 
 def _rolled_up(selection: Selection) -> Select[Any]:
-    """A row for each day and combination that retention has summed up; of waste, it has what was kept of it."""
+    """A row for each day and combination that retention has summed up."""
     row = rollup.c
-    nothing = literal(0, BigInteger)
     is_unknown = row.outcome == "unknown"
     return select(
         *(null().cast(Text).label("run_id") if name == "run_id" else row[name] for name in _COLUMNS),
         *(row[name] for name in _POSTED),
-        *(row.retries.label("retries_calls"), nothing.label("retries_nanousd")),
-        *(nothing.label("aborted_calls"), nothing.label("aborted_nanousd")),
+        *(row.retries.label("retries_calls"), row.retries_nanousd),
+        *(row.aborted.label("aborted_calls"), row.aborted_nanousd),
         case((is_unknown, row.calls), else_=0).label("unknown_calls"),
         case((is_unknown, row.posted_nanousd), else_=0).label("unknown_nanousd"),
-        *(nothing.label("overage_calls"), nothing.label("overage_nanousd")),
+        *(row.overage.label("overage_calls"), row.overage_nanousd),
     ).where(row.state == "settled", *chosen(rollup.c, NOON_US, selection))
 
 

@@ -118,13 +118,14 @@ def test_a_tool_that_returns_nothing_is_not_aborted(past: Past) -> None:
 
 def test_what_retention_has_summed_up_is_reported_with_the_rest(past: Past) -> None:
     past.attempt(nanousd=1)
-    past.summed_up(MIDNIGHT - 40 * DAY, calls=3, nanousd=10, retries=1)
+    past.summed_up(MIDNIGHT - 40 * DAY, calls=3, nanousd=10, retries=1, retries_nanousd=4, aborted=2, aborted_nanousd=6)
     past.summed_up(MIDNIGHT - 40 * DAY, calls=2, nanousd=100, outcome="unknown", team="red")
     past.summed_up(MIDNIGHT - 40 * DAY, calls=2, nanousd=0, state="released")
     [line] = past.reports.spend()
     assert line.posted == Amounts(111, 300, 6, 0)
     assert line.waste.unknown == Part(2, 100)
-    assert line.waste.retries == Part(1, 0)
+    assert line.waste.retries == Part(1, 4)
+    assert line.waste.aborted == Part(2, 6)
     assert spent(past, "team") == {"red": 100, "-": 11}
     assert spent(past, "run_id") == {"-": 110, "run_1": 1}
     assert spent(past, "day") == {"2026-10-11": 110, "2026-11-20": 1}
