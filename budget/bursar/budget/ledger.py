@@ -19,8 +19,10 @@ from sqlalchemy import Connection
 
 from bursar.budget.accounts import Standing, current
 from bursar.budget.admission import Admitted, ModelQuote, ToolQuote, Wait, admit
+from bursar.budget.alerts import Alerts
 from bursar.budget.amounts import Amounts
 from bursar.budget.budgets import Budgets
+from bursar.budget.call_alerts import unpriced
 from bursar.budget.errors import ReservationError, UsageError
 from bursar.budget.gate import Gates, closed, use_final
 from bursar.budget.journal import claim
@@ -61,6 +63,7 @@ class Ledger:
         self.gates = Gates(store, clock)
         self.margins = Margins(store)
         self.reports = Reports(store)
+        self.alerts = Alerts(store, clock)
         self._known_prices: set[str] = set()
 
     @classmethod
@@ -193,6 +196,8 @@ class Ledger:
             return Wait(behind)
         if isinstance(quote, ModelQuote) and quote.price is not None:
             keep_price(connection, quote.price, self._known_prices)
+        elif isinstance(quote, ModelQuote) and quote.allow_unpriced:
+            unpriced(connection, call.scope, quote.model, now)
         made = insert_reservation(
             connection, call, quote, verdict, attempt, [row.account_id for row in pots], now, deadline_us
         )

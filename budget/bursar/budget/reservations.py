@@ -30,6 +30,7 @@ from sqlalchemy import (
 
 from bursar.budget.admission import Admitted, ModelQuote, ToolQuote
 from bursar.budget.amounts import DIMENSIONS, Amounts
+from bursar.budget.call_alerts import overage
 from bursar.budget.errors import ReservationError
 from bursar.budget.journal import NOTHING, amounts_in, columns_of, move
 from bursar.budget.prepared import Prepared, PreparedInsert, Record
@@ -269,6 +270,8 @@ def settle(
         _move(connection, made, kind, now, held=NOTHING - made.held, posted=posted, note=note)
     else:
         _settle_late(connection, made, posted, values, kind="overage" if over else "correct")
+    if over:
+        overage(connection, made.call.scope, made.call.model, held=made.held, posted=posted, now=now)
     return posted
 
 
