@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from bursar.budget import Price, Store, Usage
 from bursar.budget.report import Reports
@@ -107,14 +107,23 @@ class Past:
         }
         self._write(rollup, **row)
 
-    def budget(self, path: str, *, window: str, starts: datetime, ends: datetime, **values: Any) -> int:
+    def budget(self, path: str, *, per: str = "month", kind: str = "tenant", **of_window: Any) -> int:
         """A pot with one window; returns the id of its account."""
-        of_pot = {"path": path, "kind": "tenant", "tenant": path.split("/")[0], "per": "month", "source": "command"}
-        amounts = {name: values.pop(name) for name in list(values) if name.startswith(("limit_", "posted_", "held_"))}
-        limits = {name: amount for name, amount in amounts.items() if name.startswith("limit_")}
-        pot_id = self._write(pot, **of_pot | limits, set_by="dana", set_us=0, **values)
-        span = {"starts_us": to_us(starts), "ends_us": to_us(ends)}
-        return self._write(account, pot_id=pot_id, window=window, **span, **amounts)
+        limits = {name: amount for name, amount in of_window.items() if name.startswith("limit_")}
+        named = {"path": path, "kind": kind, "tenant": path.split("/")[0], "per": per}
+        pot_id = self._write(pot, **named, **limits, source="command", set_by="dana", set_us=0)
+        return self._window(pot_id, **of_window)
+
+    def window(self, beside: int, **of_window: Any) -> int:
+        """Another window of the pot that an account belongs to; returns the id of its account."""
+        with self.store.read() as connection:
+            pot_id = connection.execute(select(account.c.pot_id).where(account.c.id == beside)).scalar_one()
+        return self._window(pot_id, **of_window)
+
+    def _window(self, pot_id: int, *, window: str, starts: datetime, ends: datetime, **amounts: int) -> int:
+        return self._write(
+            account, pot_id=pot_id, window=window, starts_us=to_us(starts), ends_us=to_us(ends), **amounts
+        )
 
     def _write(self, table: Any, **row: Any) -> int:
         with self.store.write() as connection:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from bursar.budget import bill, charges, spend
+from bursar.budget import bill, charges, outlook, spend
 from bursar.budget.amounts import Amounts
 from bursar.budget.bill import Attempt, Draw, RunBill
 from bursar.budget.charges import DaySum
+from bursar.budget.outlook import Outlook
 from bursar.budget.schema import reservation
 from bursar.budget.spend import GROUPS, Group, Selection, SpendLine
 from bursar.budget.store import Store
 from bursar.budget.usage import Usage
 
-__all__ = ["GROUPS", "Attempt", "Draw", "Group", "Reports", "RunBill", "Selection", "SpendLine"]
+if TYPE_CHECKING:
+    from bursar.budget.budgets import BudgetLine
+
+__all__ = ["GROUPS", "Attempt", "DaySum", "Draw", "Group", "Outlook", "Reports", "RunBill", "Selection", "SpendLine"]
 
 EVERYTHING = Selection()
 
@@ -62,3 +68,8 @@ class Reports:
         """Every attempt that was charged, in order, after what retention has left of older ones."""
         with self._store.read() as connection:
             yield from charges.charges_of(connection, selection)
+
+    def forecast(self, budgets: Sequence[BudgetLine], now: datetime) -> list[Outlook]:
+        """When each limit of these budgets runs out at the present pace (see `bursar.budget.forecast`)."""
+        with self._store.read() as connection:
+            return outlook.outlooks_of(connection, budgets, now)
