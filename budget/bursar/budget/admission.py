@@ -17,7 +17,7 @@ from bursar.budget.refusal import Refusal
 from bursar.budget.scope import Kind
 from bursar.budget.windows import Period
 
-__all__ = ["Admitted", "Balance", "ModelQuote", "ToolQuote", "Wait", "admit"]
+__all__ = ["Admitted", "Balance", "ModelQuote", "SliceQuote", "ToolQuote", "Wait", "admit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +60,14 @@ class ToolQuote:
             raise ValueError(f"a quote cannot be for fewer than 0 calls: {self!r}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceQuote:
+    """A part of what a scope may spend, to be held at once (see `bursar.budget.slices`)."""
+
+    amounts: Amounts
+    keep_back: Mapping[str, Amounts] = field(default_factory=dict)
+
+
 class Balance(NamedTuple):
     """One account with a hard limit, as `admit` sees it; amounts are in the order of `DIMENSIONS`."""
 
@@ -95,23 +103,30 @@ class Wait:
 _NANOUSD, _TOKENS, _STEPS, _TOOL_CALLS = range(4)
 
 
-def admit(balances: Sequence[Balance], quote: ModelQuote | ToolQuote) -> Admitted | Wait | Refusal:
+def admit(balances: Sequence[Balance], quote: ModelQuote | ToolQuote | SliceQuote) -> Admitted | Wait | Refusal:
     """Decide on a call over all its scopes at once."""
+    if isinstance(quote, ModelQuote):
+        return _admit_model(balances, quote)
     if isinstance(quote, ToolQuote):
-        return _admit_tools(balances, quote)
-    return _admit_model(balances, quote)
+        return _admit_whole(balances, quote, {_TOOL_CALLS: quote.tool_calls})
+    needs = {dimension: getattr(quote.amounts, name) for dimension, name in enumerate(DIMENSIONS)}
+    return _admit_whole(balances, quote, {dimension: need for dimension, need in needs.items() if need})
 
 
-def _admit_tools(balances: Sequence[Balance], quote: ToolQuote) -> Admitted | Wait | Refusal:
+def _admit_whole(
+    balances: Sequence[Balance], quote: ToolQuote | SliceQuote, needs: Mapping[int, int]
+) -> Admitted | Wait | Refusal:
+    """All of it or nothing: there is no bound that could be lowered."""
     waits: Wait | None = None
     for balance in balances:
-        room = _room(balance, _TOOL_CALLS, quote.keep_back)
-        if room is None or quote.tool_calls <= room - balance.held[_TOOL_CALLS]:
-            continue
-        if quote.tool_calls > room:
-            return _refusal(balance, _TOOL_CALLS, quote, quote.tool_calls, quote.tool_calls)
-        waits = waits or Wait(balance.path)
-    return waits or Admitted(Amounts(tool_calls=quote.tool_calls))
+        for dimension, need in needs.items():
+            room = _room(balance, dimension, quote.keep_back)
+            if room is None or need <= room - balance.held[dimension]:
+                continue
+            if need > room:
+                return _refusal(balance, dimension, quote, need, need)
+            waits = waits or Wait(balance.path)
+    return waits or Admitted(Amounts(**{DIMENSIONS[dimension]: need for dimension, need in needs.items()}))
 
 
 def _admit_model(balances: Sequence[Balance], quote: ModelQuote) -> Admitted | Wait | Refusal:
@@ -173,7 +188,9 @@ def _worst(quote: ModelQuote, dimension: int) -> int:
     return _need(quote, dimension, quote.max_output_tokens)
 
 
-def _refusal(balance: Balance, dimension: int, quote: ModelQuote | ToolQuote, needed: int, worst: int) -> Refusal:
+def _refusal(
+    balance: Balance, dimension: int, quote: ModelQuote | ToolQuote | SliceQuote, needed: int, worst: int
+) -> Refusal:
     return Refusal(
         cause="limit",
         kind=balance.kind,

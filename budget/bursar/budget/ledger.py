@@ -45,6 +45,7 @@ from bursar.budget.reservations import (
     settle,
     silent,
 )
+from bursar.budget.slices import Slices
 from bursar.budget.store import Store
 from bursar.budget.thresholds import refused
 from bursar.budget.usage import Usage
@@ -63,6 +64,7 @@ class Ledger:
         self.gates = Gates(store, clock)
         self.margins = Margins(store)
         self.reports = Reports(store)
+        self.slices = Slices(store, clock)
         self.alerts = Alerts(store, clock)
         self._known_prices: set[str] = set()
 
@@ -195,7 +197,7 @@ class Ledger:
         if behind is not None:
             return Wait(behind)
         if isinstance(quote, ModelQuote) and quote.price is not None:
-            keep_price(connection, quote.price, self._known_prices)
+            keep_price(connection, quote.price, self._known_prices, now)
         elif isinstance(quote, ModelQuote) and quote.allow_unpriced:
             unpriced(connection, call.scope, quote.model, now)
         made = insert_reservation(

@@ -92,5 +92,6 @@ class PreparedInsert:
 
 
 def _compiled(statement: Executable, dialect: Dialect, paramstyles: Mapping[str, Any]) -> SQLCompiler:
-    same = type(dialect)(paramstyle=paramstyles[dialect.name])
-    return cast("SQLCompiler", statement.compile(dialect=same))  # type: ignore[attr-defined]  # every Executable has it
+    dialect_class: Any = type(dialect)  # whose constructor is not typed
+    in_style = dialect_class(paramstyle=paramstyles[dialect.name])
+    return cast("SQLCompiler", statement.compile(dialect=in_style))  # type: ignore[attr-defined]  # all have it

@@ -28,11 +28,11 @@ from sqlalchemy import (
     update,
 )
 
-from bursar.budget.admission import Admitted, ModelQuote, ToolQuote
+from bursar.budget.admission import Admitted, ModelQuote, SliceQuote, ToolQuote
 from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.call_alerts import overage
 from bursar.budget.errors import ReservationError
-from bursar.budget.journal import NOTHING, amounts_in, columns_of, move
+from bursar.budget.journal import NOBODYS, NOTHING, amounts_in, claim, columns_of, hash_of, journal, move
 from bursar.budget.prepared import Prepared, PreparedInsert, Record
 from bursar.budget.prices import Price
 from bursar.budget.schema import FOREVER_US, pot, price, reservation
@@ -105,6 +105,9 @@ _INSERTED = (
     *(f"held_{name}" for name in DIMENSIONS),
     *("reserved_us", "deadline_us"),
 )
+
+
+_KINDS = {ModelQuote: "model", ToolQuote: "tool", SliceQuote: "slice"}
 
 
 class _Attempt(NamedTuple):
@@ -204,7 +207,7 @@ def next_attempt(connection: Connection, call: Call, now: int) -> Replay | int:
 def insert_reservation(
     connection: Connection,
     call: Call,
-    quote: ModelQuote | ToolQuote,
+    quote: ModelQuote | ToolQuote | SliceQuote,
     verdict: Admitted,
     attempt: int,
     accounts: Sequence[int | None],
@@ -217,7 +220,7 @@ def insert_reservation(
     of_accounts = json.dumps(accounts)
     held = verdict.amounts
     values = (
-        *(call.id, attempt, "model" if isinstance(quote, ModelQuote) else "tool", "reserved"),
+        *(call.id, attempt, _KINDS[type(quote)], "reserved"),
         *(scope.organisation, scope.tenant, scope.team, scope.user, scope.agents[-1], scope.run_id, call.epoch),
         *(call.node, call.digest, call.tier, call.model, call.reason, row_price.id if row_price else None),
         *(verdict.max_output_tokens, int(verdict.capped), of_accounts),
@@ -254,7 +257,7 @@ def settle(
     now: int,
 ) -> Amounts:
     """Post what the call came to, give back the rest; returns what was posted."""
-    posted = _posting(made, usage, outcome)
+    posted = posting(made, usage, outcome)
     values = {
         "of": made.id,
         "now": now,
@@ -365,7 +368,8 @@ def _row(connection: Connection, reservation_id: int) -> RowMapping:
     return connection.execute(select(reservation).where(reservation.c.id == reservation_id)).mappings().one()
 
 
-def _posting(made: Reservation, usage: Usage | None, outcome: Outcome) -> Amounts:
+def posting(made: Reservation, usage: Usage | None, outcome: Outcome) -> Amounts:
+    """What a call comes to: by its usage, or all that was held where nobody knows."""
     if outcome == "unknown" or usage is None:
         return made.held
     nanousd = made.price.cost(usage) if made.price else 0
@@ -376,11 +380,14 @@ def _exceeds(posted: Amounts, held: Amounts) -> bool:
     return any(getattr(posted, name) > getattr(held, name) for name in DIMENSIONS)
 
 
-def keep_price(connection: Connection, row: Price, known: set[str]) -> None:
+def keep_price(connection: Connection, row: Price, known: set[str], now: int) -> None:
     """Keep the price row that a posting is made with; `known` are those that are surely in the store."""
     if row.id in known:
         return
+    claim(connection, [NOBODYS])  # two tenants may come with the same price at once
     if connection.execute(select(price.c.id).where(price.c.id == row.id)).first() is None:
-        connection.execute(insert(price).values(id=row.id, record=json.dumps(row.to_record())))
+        record = json.dumps(row.to_record())
+        connection.execute(insert(price).values(id=row.id, record=record))
+        journal(connection, kind="price", at_us=now, detail={"price": row.id, "sha256": hash_of("", record)})
     else:
         known.add(row.id)

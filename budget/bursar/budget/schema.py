@@ -143,6 +143,7 @@ reservation = Table(
     Column("run_id", Text, nullable=False),
     Column("epoch", Integer, nullable=False),
     Column("node", Text, nullable=False),
+    Column("slice_id", Integer),  # the slice that it was admitted by; its amounts moved with that slice's entries
     Column("digest", Text),  # of the request: the same call made again has the same
     Column("tier", Text),
     Column("model", Text),
@@ -188,7 +189,15 @@ entry = Table(
     *_amounts("limit", nullable=True),  # what was granted to the account, or the new limit of its pot
     Column("author", Text),
     Column("note", Text),
+    Column("detail", Text),  # what the other columns have no room for, as JSON: a budget's policy, a grant's expiry
     Column("hash", Text, nullable=False),
+    UniqueConstraint("chain", "number", name="entry_number"),
+)
+Index(
+    "entry_reservation",
+    entry.c.reservation_id,
+    sqlite_where=entry.c.reservation_id.is_not(None),
+    postgresql_where=entry.c.reservation_id.is_not(None),
 )
 Index("entry_path", entry.c.path, sqlite_where=entry.c.path.is_not(None), postgresql_where=entry.c.path.is_not(None))
 
@@ -201,7 +210,7 @@ chain = Table(
     Column("hash", Text, nullable=False),
 )
 
-# What stands for entries that were rolled up: where their chain began and ended, and every balance at its end.
+# What stands for entries that were rolled up: where they began and ended, and all that would follow from them.
 summary = Table(
     "summary",
     metadata,
@@ -211,18 +220,21 @@ summary = Table(
     Column("last_number", _NUMBER, nullable=False),
     Column("first_hash", Text, nullable=False),  # the hash before the first entry
     Column("last_hash", Text, nullable=False),
-    Column("balances", Text, nullable=False),  # by account, as JSON
+    Column("balances", Text, nullable=False),  # what they changed in each account, as JSON
+    Column("reservations", Text, nullable=False),  # those kept, with what was held and posted, and those rolled up
+    Column("changes", Text, nullable=False),  # the entries that say who changed what, as they were, as JSON
     Column("author", Text, nullable=False),
     Column("made_us", BigInteger, nullable=False),
-    Column("signature", Text, nullable=False),
+    Column("signature", Text, nullable=False),  # over this row and its rollups
     UniqueConstraint("chain", "last_number", name="summary_chain"),
 )
 
-# What reports need of reservations that were rolled up: a row for each day and combination.
+# What reports need of reservations that were rolled up: a row for each day and combination, and for each summary.
 rollup = Table(
     "rollup",
     metadata,
     Column("id", _NUMBER, primary_key=True),
+    Column("summary_id", ForeignKey("summary.id"), nullable=False),
     Column("day_us", BigInteger, nullable=False),  # the UTC midnight at which the day begins
     Column("organisation", Text),
     Column("tenant", Text, nullable=False),
@@ -237,10 +249,17 @@ rollup = Table(
     Column("outcome", Text),
     Column("price_id", Text),
     Column("calls", Integer, nullable=False),
+    # Parts of these calls that bought less than they could have; see `bursar.budget.spend`.
     Column("retries", Integer, nullable=False),
+    Column("retries_nanousd", BigInteger, nullable=False),
+    Column("aborted", Integer, nullable=False),
+    Column("aborted_nanousd", BigInteger, nullable=False),
+    Column("overage", Integer, nullable=False),
+    Column("overage_nanousd", BigInteger, nullable=False),
     *_amounts("posted"),
     Column("usage", Text),  # the sums of the counts, as JSON
     Index("rollup_day", "tenant", "day_us"),
+    Index("rollup_summary", "summary_id"),
 )
 
 grant = Table(

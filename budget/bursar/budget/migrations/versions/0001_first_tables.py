@@ -64,8 +64,10 @@ def upgrade() -> None:
         sa.Column("limit_tool_calls", sa.BigInteger(), nullable=True),
         sa.Column("author", sa.Text(), nullable=True),
         sa.Column("note", sa.Text(), nullable=True),
+        sa.Column("detail", sa.Text(), nullable=True),
         sa.Column("hash", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("seq"),
+        sa.UniqueConstraint("chain", "number", name="entry_number"),
     )
     op.create_index(
         "entry_path",
@@ -74,6 +76,14 @@ def upgrade() -> None:
         unique=False,
         sqlite_where=sa.text("path IS NOT NULL"),
         postgresql_where=sa.text("path IS NOT NULL"),
+    )
+    op.create_index(
+        "entry_reservation",
+        "entry",
+        ["reservation_id"],
+        unique=False,
+        sqlite_where=sa.text("reservation_id IS NOT NULL"),
+        postgresql_where=sa.text("reservation_id IS NOT NULL"),
     )
     op.create_table(
         "listed_price",
@@ -147,8 +157,26 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
+        "summary",
+        sa.Column("id", _NUMBER, nullable=False),
+        sa.Column("chain", sa.Text(), nullable=False),
+        sa.Column("first_number", _NUMBER, nullable=False),
+        sa.Column("last_number", _NUMBER, nullable=False),
+        sa.Column("first_hash", sa.Text(), nullable=False),
+        sa.Column("last_hash", sa.Text(), nullable=False),
+        sa.Column("balances", sa.Text(), nullable=False),
+        sa.Column("reservations", sa.Text(), nullable=False),
+        sa.Column("changes", sa.Text(), nullable=False),
+        sa.Column("author", sa.Text(), nullable=False),
+        sa.Column("made_us", sa.BigInteger(), nullable=False),
+        sa.Column("signature", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("chain", "last_number", name="summary_chain"),
+    )
+    op.create_table(
         "rollup",
         sa.Column("id", _NUMBER, nullable=False),
+        sa.Column("summary_id", _NUMBER, nullable=False),
         sa.Column("day_us", sa.BigInteger(), nullable=False),
         sa.Column("organisation", sa.Text(), nullable=True),
         sa.Column("tenant", sa.Text(), nullable=False),
@@ -164,29 +192,24 @@ def upgrade() -> None:
         sa.Column("price_id", sa.Text(), nullable=True),
         sa.Column("calls", sa.Integer(), nullable=False),
         sa.Column("retries", sa.Integer(), nullable=False),
+        sa.Column("retries_nanousd", sa.BigInteger(), nullable=False),
+        sa.Column("aborted", sa.Integer(), nullable=False),
+        sa.Column("aborted_nanousd", sa.BigInteger(), nullable=False),
+        sa.Column("overage", sa.Integer(), nullable=False),
+        sa.Column("overage_nanousd", sa.BigInteger(), nullable=False),
         sa.Column("posted_nanousd", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("posted_tokens", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("posted_steps", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("posted_tool_calls", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("usage", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["summary_id"],
+            ["summary.id"],
+        ),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("rollup_day", "rollup", ["tenant", "day_us"], unique=False)
-    op.create_table(
-        "summary",
-        sa.Column("id", _NUMBER, nullable=False),
-        sa.Column("chain", sa.Text(), nullable=False),
-        sa.Column("first_number", _NUMBER, nullable=False),
-        sa.Column("last_number", _NUMBER, nullable=False),
-        sa.Column("first_hash", sa.Text(), nullable=False),
-        sa.Column("last_hash", sa.Text(), nullable=False),
-        sa.Column("balances", sa.Text(), nullable=False),
-        sa.Column("author", sa.Text(), nullable=False),
-        sa.Column("made_us", sa.BigInteger(), nullable=False),
-        sa.Column("signature", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("chain", "last_number", name="summary_chain"),
-    )
+    op.create_index("rollup_summary", "rollup", ["summary_id"], unique=False)
     op.create_table(
         "token_margin",
         sa.Column("model", sa.Text(), nullable=False),
@@ -276,6 +299,7 @@ def upgrade() -> None:
         sa.Column("run_id", sa.Text(), nullable=False),
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("node", sa.Text(), nullable=False),
+        sa.Column("slice_id", sa.Integer(), nullable=True),
         sa.Column("digest", sa.Text(), nullable=True),
         sa.Column("tier", sa.Text(), nullable=True),
         sa.Column("model", sa.Text(), nullable=True),
