@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select
@@ -60,8 +59,8 @@ def rolled_up(connection: Connection, since_us: int) -> list[tuple[tuple[str, ..
         raise UsageError(f"calls before {kept} were rolled up and cannot be replayed", next_step=f"--since {kept}")
     names = [rollup.c[name] for name in ("tenant", "agent", "node", "organisation", "team", "user")]
     sums = [func.sum(rollup.c[f"posted_{name}"]) for name in DIMENSIONS]
-    rows: Sequence[tuple[str, ...]] = connection.execute(select(*names, *sums).group_by(*names)).tuples().all()
-    return [*_with_paths(rows)]
+    rows = connection.execute(select(*names, *sums).group_by(*names))
+    return [(scope_paths(row[0], (row[1],), *row[2:6]), Amounts(*map(int, row[6:]))) for row in rows]
 
 
 def really_stopped(connection: Connection, since_us: int, until_us: int) -> dict[str, int]:
@@ -73,9 +72,4 @@ def really_stopped(connection: Connection, since_us: int, until_us: int) -> dict
         .group_by(pot.c.stopped_by)
         .order_by(pot.c.stopped_by)
     )
-    return dict(connection.execute(query).tuples().all())
-
-
-def _with_paths(rows: Iterable[tuple[str, ...]]) -> Iterator[tuple[tuple[str, ...], Amounts]]:
-    for tenant, agent, node, organisation, team, user, *sums in rows:
-        yield scope_paths(tenant, (agent,), node, organisation, team, user), Amounts(*map(int, sums))
+    return {path: runs for path, runs in connection.execute(query)}  # noqa: C416 - a Row is no pair to mypy

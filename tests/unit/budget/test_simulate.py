@@ -2,18 +2,24 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from sqlalchemy import insert
 
-from bursar.budget import Amounts, Ledger, Limits, Refusal, Reservation, Scope
+from bursar.budget import Ledger, Limits, Refusal, Reservation, Scope, ToolQuote, trace
+from bursar.budget import simulate as simulate_module
+from bursar.budget.amounts import Amounts
+from bursar.budget.errors import UsageError
+from bursar.budget.schema import rollup
 from bursar.budget.simulate import Outcome, Rule, simulate
 from bursar.budget.windows import to_us
-from tests.support.ledger import NOON, Clock, a_call, a_quote, new_store, tokens
+from tests.support.ledger import NOON, SUPPORT, Clock, a_call, a_quote, new_store, reserved, tokens
 
 # --- A trace, and what the ledger itself makes of it ------------------------------------------------------------------
 
@@ -37,7 +43,7 @@ class Enforced:
     refused: int = 0
     capped: int = 0
     waited: int = 0
-    stopped: dict[str, int] | None = None
+    stopped: dict[str, int] = field(default_factory=dict)
 
 
 def scope_of(run: int) -> Scope:
@@ -49,12 +55,14 @@ def scope_of(run: int) -> Scope:
 class Live:
     """Drives a ledger as programs do: what waits asks again after each settle, what is refused stops its run."""
 
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger) -> None:
+        clock = ledger._clock
+        assert isinstance(clock, Clock)
         self._ledger, self._clock = ledger, clock
         self._flying: list[tuple[int, int, Reservation, Ask]] = []
         self._waiting: list[tuple[int, Ask]] = []
         self._order = count()
-        self.did = Enforced(stopped={})
+        self.did = Enforced()
 
     def play(self, asks: Sequence[Ask]) -> Enforced:
         for run in {ask.run for ask in asks}:
@@ -84,7 +92,6 @@ class Live:
             self.did.refused += 1
             if made.cause == "limit":
                 self._ledger.gates.stop(scope.run_path, made)
-                assert self.did.stopped is not None
                 self.did.stopped[scope.run_id] = to_us(self._clock())
         elif isinstance(made, Reservation):
             self.did.capped += made.capped
@@ -106,67 +113,255 @@ def set_all(ledger: Ledger, rules: Iterable[Rule]) -> None:
             mode=rule.mode,
             rollover_percent=rule.rollover_percent,
             overdraft_percent=rule.overdraft_percent,
+            oversubscribed=True,
         )
 
 
-def replay(ledger: Ledger, clock: Clock, rules: Sequence[Rule]) -> Outcome:
-    return simulate(ledger.store, rules, since=NOON, until=clock.now + timedelta(seconds=1))
+def a_ledger(folder: Path) -> Ledger:
+    folder.mkdir(exist_ok=True)
+    return Ledger(new_store(folder), clock=Clock())
 
 
-ASKS = st.lists(
-    st.builds(
-        Ask,
-        run=st.integers(0, 5),
-        at_s=st.integers(0, 7_200),
-        input_tokens=st.integers(0, 60),
-        bound=st.integers(1, 80),
-        output_tokens=st.integers(0, 80),
-        lasts_s=st.integers(0, 900),
-    ),
-    min_size=1,
-    max_size=25,
-)
-
-LIMITS = st.fixed_dictionaries(
-    {}, optional={"nanousd": st.integers(0, 900_000), "tokens": st.integers(0, 900), "steps": st.integers(0, 12)}
-)
-
-
-def rules_at(path: str) -> st.SearchStrategy[Rule]:
-    return st.builds(
-        Rule,
-        path=st.just(path),
-        per=st.sampled_from(["hour", "day", "total", "rolling-30m"]),
-        limit=LIMITS,
-        mode=st.sampled_from(["hard", "hard", "soft"]),
-        rollover_percent=st.sampled_from([0, 0, 50]),
-        overdraft_percent=st.sampled_from([0, 0, 20]),
-    )
-
-
-PATHS = ("acme", "acme/support", "acme/sales", "acme/user:dana", "acme/support/node:model")
-POLICIES = st.tuples(*(st.none() | rules_at(path) for path in PATHS)).map(lambda some: [one for one in some if one])
-
-
-@settings(max_examples=60)
-@given(asks=ASKS, rules=POLICIES)
-def test_what_a_dry_run_decides_is_what_the_ledger_decides_on_the_same_calls(
-    tmp_path_factory: pytest.TempPathFactory, asks: list[Ask], rules: list[Rule]
-) -> None:
-    clock, bound_clock = Clock(), Clock()
-    free = Ledger(new_store(tmp_path_factory.mktemp("free")), clock=clock)
-    bound = Ledger(new_store(tmp_path_factory.mktemp("bound")), clock=bound_clock)
-    set_all(bound, rules)
-    assert Live(free, clock).play(asks).refused == 0
-    enforced = Live(bound, bound_clock).play(asks)
-    shadow = replay(free, clock, rules)
-    named = {run.run_id: to_us(run.at) for line in shadow.lines for run in line.runs}
-    assert (shadow.refused, shadow.capped, shadow.waited) == (enforced.refused, enforced.capped, enforced.waited)
-    assert named == enforced.stopped
-    assert shadow.spent == spent_in(bound)
-    free.close()
-    bound.close()
+def replay(ledger: Ledger, rules: Sequence[Rule]) -> Outcome:
+    return simulate(ledger.store, rules, since=NOON, until=NOON + timedelta(days=1))
 
 
 def spent_in(ledger: Ledger) -> Amounts:
     return sum((line.posted for line in ledger.reports.spend("tenant")), Amounts())
+
+
+PATHS = ("acme", "acme/support", "acme/sales", "acme/user:dana", "acme/support/node:model")
+
+
+def some_asks(random: Random) -> list[Ask]:
+    return [
+        Ask(
+            run=random.randrange(6),
+            at_s=random.randrange(7_200),
+            input_tokens=random.randrange(61),
+            bound=random.randrange(1, 81),
+            output_tokens=random.randrange(81),
+            lasts_s=random.randrange(900),
+        )
+        for _ in range(random.randrange(5, 26))
+    ]
+
+
+def some_rules(random: Random) -> list[Rule]:
+    most = {"nanousd": 900_000, "tokens": 900, "steps": 12}
+    rules = []
+    for path in random.sample(PATHS, random.randrange(1, 4)):
+        per = random.choice(["hour", "day", "total", "rolling-30m"])
+        carries = per in ("hour", "day")
+        rules.append(
+            Rule(
+                path=path,
+                per=per,
+                limit={name: random.randrange(most[name]) for name in random.sample(sorted(most), random.randrange(3))},
+                mode=random.choice(["hard", "hard", "soft"]),
+                rollover_percent=random.choice([0, 50]) if carries else 0,
+                overdraft_percent=random.choice([0, 20]) if carries else 0,
+            )
+        )
+    return rules
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_what_a_dry_run_decides_is_what_the_ledger_decides_on_the_same_calls(tmp_path: Path, seed: int) -> None:
+    random = Random(seed)
+    asks, rules = some_asks(random), some_rules(random)
+    free, bound = a_ledger(tmp_path / "free"), a_ledger(tmp_path / "bound")
+    set_all(bound, rules)
+    assert Live(free).play(asks).refused == 0
+    enforced = Live(bound).play(asks)
+    shadow = replay(free, rules)
+    named = {run.run_id: to_us(run.at) for line in shadow.lines for run in line.runs}
+    assert (shadow.refused, shadow.capped, shadow.waited) == (enforced.refused, enforced.capped, enforced.waited)
+    assert named == enforced.stopped
+    assert shadow.spent == spent_in(bound)
+    assert shadow.saved == spent_in(free) - spent_in(bound)
+
+
+@pytest.mark.parametrize("seed", range(24, 32))
+def test_the_policy_that_was_in_force_refuses_none_of_the_calls_that_it_let_through(tmp_path: Path, seed: int) -> None:
+    random = Random(seed)
+    asks, rules = some_asks(random), some_rules(random)
+    ledger = a_ledger(tmp_path)
+    set_all(ledger, rules)
+    Live(ledger).play(asks)
+    again = replay(ledger, rules)
+    assert (again.refused, again.stopped, again.capped, again.waited) == (0, 0, 0, 0)
+    assert again.spent == again.really_spent == spent_in(ledger)
+
+
+# --- What is told -----------------------------------------------------------------------------------------------------
+
+
+def pay(ledger: Ledger, id: str, *, scope: Scope = SUPPORT, input_tokens: int = 90, **quoted: Any) -> None:
+    made = reserved(ledger, a_call(id, scope=scope), a_quote(input_tokens, 10, **quoted))
+    ledger.settle(made, usage=tokens(input_tokens, 10), outcome="exact", reply="x")
+
+
+def simulated(ledger: Ledger, clock: Clock, *rules: Rule, since: datetime = NOON) -> Outcome:
+    return simulate(ledger.store, rules, since=since, until=clock.now + timedelta(seconds=1))
+
+
+def test_a_run_that_is_stopped_makes_no_more_calls_and_saves_what_they_came_to(ledger: Ledger, clock: Clock) -> None:
+    for number in range(5):
+        pay(ledger, f"call_{number}")
+        clock.advance(seconds=1)
+    out = simulated(ledger, clock, Rule(path="acme", limit={"steps": 2}))
+    (line,) = out.lines
+    assert (out.calls, out.refused, out.stopped) == (5, 3, 1)
+    assert (out.really_spent, out.spent, out.saved) == (
+        Amounts(500_000, 500, 5),
+        Amounts(200_000, 200, 2),
+        Amounts(300_000, 300, 3),
+    )
+    assert (line.calls, line.refused, line.stopped, line.saved) == (5, 3, 1, Amounts(300_000, 300, 3))
+    assert (line.really_highest.steps, line.highest.steps) == (5, 2)
+    (run,) = line.runs
+    assert (run.run_id, run.at) == ("run_1", NOON + timedelta(seconds=2))
+    assert (run.refusal.path, run.refusal.dimension, run.refusal.limit) == ("acme", "steps", 2)
+
+
+def test_what_was_used_before_counts_and_is_not_refused(ledger: Ledger, clock: Clock) -> None:
+    for number in range(4):
+        pay(ledger, f"call_{number}")
+        clock.advance(hours=2)
+    since = NOON + timedelta(hours=3)
+    out = simulated(
+        ledger,
+        clock,
+        Rule(path="acme", per="day", limit={"steps": 3}),
+        Rule(path="acme/support", limit={"steps": 9}),
+        Rule(path="acme", per="hour", limit={"steps": 1}),
+        since=since,
+    )
+    assert (out.calls, out.refused) == (2, 1)
+    day = next(line for line in out.lines if line.per == "day")
+    assert (day.really_spent.steps, day.spent.steps, day.calls) == (4, 3, 2)
+    assert [line.window for line in out.lines if line.per == "hour"] == [
+        "2026-11-20T15+00:00",
+        "2026-11-20T16+00:00",
+        "2026-11-20T18+00:00",
+    ]
+    assert next(line for line in out.lines if line.path == "acme/support").spent.steps == 3
+
+
+def test_each_window_is_told_of_by_itself(ledger: Ledger, clock: Clock) -> None:
+    other = Scope(tenant="acme", agents=("support",), run_id="run_2")
+    ledger.gates.open(other, Limits.unlimited())
+    pay(ledger, "a")
+    pay(ledger, "b")
+    clock.advance(days=1)
+    pay(ledger, "c", scope=other)
+    out = simulated(ledger, clock, Rule(path="acme", per="day", limit={"steps": 1}))
+    assert [(line.window, line.calls, line.refused) for line in out.lines] == [
+        ("2026-11-20", 2, 1),
+        ("2026-11-21", 1, 0),
+    ]
+
+
+def test_every_agent_of_a_chain_pays_in_a_dry_run_too(ledger: Ledger, clock: Clock) -> None:
+    helper = SUPPORT.child("researcher", "researcher.1")
+    ledger.gates.open(helper, Limits.unlimited())
+    pay(ledger, "a", scope=helper)
+    out = simulated(ledger, clock, Rule(path="acme/support", limit={}), Rule(path="acme/researcher", limit={}))
+    assert [(line.path, line.calls) for line in out.lines] == [("acme/researcher", 1), ("acme/support", 1)]
+
+
+def test_grants_that_were_made_count_where_the_policy_has_the_same_budget(ledger: Ledger, clock: Clock) -> None:
+    ledger.budgets.set("acme", per="day", limit={"steps": 1}, author="dana")
+    pay(ledger, "a")
+    clock.advance(minutes=1)
+    ledger.budgets.grant("acme", Amounts(steps=1), author="dana", note="the fair")
+    pay(ledger, "b")
+    same, other = (Rule(path="acme", per=per, limit={"steps": 1}) for per in ("day", "total"))
+    assert simulated(ledger, clock, same).refused == 0
+    assert simulated(ledger, clock, same).lines[0].limit == (None, None, 2, None)
+    assert simulated(ledger, clock, other).refused == 1
+
+
+def test_a_call_that_waits_for_ever_is_not_made(ledger: Ledger, clock: Clock) -> None:
+    reserved(ledger, a_call("in flight"))
+    clock.advance(minutes=1)
+    pay(ledger, "a")
+    out = simulated(ledger, clock, Rule(path="acme", limit={"steps": 1}))
+    assert (out.waited, out.refused, out.stopped) == (1, 1, 0)
+    assert out.spent == Amounts()
+
+
+def test_a_model_without_a_price_is_refused_under_a_limit_in_money(ledger: Ledger, clock: Clock) -> None:
+    pay(ledger, "a", price=None)
+    out = simulated(ledger, clock, Rule(path="acme", per="month", limit={"nanousd": 10**9}))
+    assert [run.refusal.cause for run in out.lines[0].runs] == ["unpriced"]
+
+
+def test_tools_are_asked_for_again_too(ledger: Ledger, clock: Clock) -> None:
+    for number in range(3):
+        ledger.charge(a_call(f"tool_{number}"), ToolQuote())
+        clock.advance(seconds=1)
+    assert simulated(ledger, clock, Rule(path="acme", limit={"tool_calls": 2})).refused == 1
+
+
+def test_a_soft_limit_refuses_nothing_and_shows_how_far_it_is_exceeded(ledger: Ledger, clock: Clock) -> None:
+    pay(ledger, "a")
+    pay(ledger, "b")
+    out = simulated(ledger, clock, Rule(path="acme", limit={"steps": 1}, mode="soft"))
+    assert (out.refused, out.lines[0].highest.steps) == (0, 2)
+
+
+def test_runs_that_were_really_stopped_are_told_beside(ledger: Ledger, clock: Clock) -> None:
+    ledger.budgets.set("acme", limit={"steps": 0}, author="dana")
+    refused = ledger.reserve(a_call(), a_quote())
+    assert isinstance(refused, Refusal)
+    ledger.gates.stop(SUPPORT.run_path, refused)
+    assert simulated(ledger, clock).really_stopped == {"acme": 1}
+
+
+def test_what_was_rolled_up_counts_in_a_budget_without_an_end(ledger: Ledger, clock: Clock) -> None:
+    pay(ledger, "a")
+    day = {"tenant": "acme", "agent": "support", "node": "model", "kind": "model", "state": "settled"}
+    with ledger.store.write() as connection:
+        row = {**day, "day_us": to_us(NOON - timedelta(days=9)), "calls": 4, "retries": 0, "posted_steps": 4}
+        connection.execute(insert(rollup).values(**row))
+    rules = Rule(path="acme", limit={"steps": 4}), Rule(path="acme", per="month", limit={"steps": 4})
+    assert [(line.per, line.refused) for line in simulated(ledger, clock, *rules).lines] == [("total", 1), ("month", 0)]
+    with pytest.raises(UsageError, match="calls before 2026-11-12 were rolled up"):
+        simulated(ledger, clock, since=NOON - timedelta(days=20))
+
+
+def test_calls_are_read_in_parts_without_a_gap(ledger: Ledger, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(7):
+        pay(ledger, f"call_{number}")
+        clock.advance(seconds=number % 2)
+    one = simulated(ledger, clock, Rule(path="acme", limit={"steps": 5}))
+    monkeypatch.setattr(trace, "_AFTER", trace._AFTER.limit(2))
+    monkeypatch.setattr(trace, "BATCH", 2)
+    assert simulated(ledger, clock, Rule(path="acme", limit={"steps": 5})) == one
+    assert (one.calls, one.refused) == (7, 2)
+
+
+def test_progress_goes_from_nothing_to_at_most_all(
+    ledger: Ledger, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simulate_module, "CALLS_PER_SIGN", 1)
+    for number in range(3):
+        pay(ledger, f"call_{number}")
+        clock.advance(minutes=1)
+    told: list[float] = []
+    simulate(ledger.store, [], since=NOON, until=clock.now, progress=told.append)
+    assert told == sorted(told)
+    assert told[0] == 0
+    assert told[-1] <= 1
+
+
+def test_a_time_that_is_over_before_it_begins_is_an_error(ledger: Ledger) -> None:
+    with pytest.raises(UsageError, match="nothing was made"):
+        simulate(ledger.store, [], since=NOON, until=NOON)
+
+
+def test_a_path_that_can_have_no_budget_is_an_error() -> None:
+    with pytest.raises(UsageError, match="a budget belongs to"):
+        Rule(path="acme/support/run_1", limit={})
