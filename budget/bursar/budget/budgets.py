@@ -35,6 +35,11 @@ PERCENT_MAX = 100
 
 ALERT_PERCENT_MAX = 1_000
 
+POLICY = (
+    *("per", "zone", "mode", "rollover_percent", "overdraft_percent", "oversubscribed", "alerts", "parent", "source"),
+)
+"""The columns of a pot that are set together with its limits."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetLine:
@@ -129,7 +134,10 @@ class Budgets:
             "per": per,
             "zone": "UTC",
             "mode": "hard",
+            "rollover_percent": 0,
+            "overdraft_percent": 0,
             "oversubscribed": 0,
+            "alerts": None,
         }
         changed = {f"limit_{name}": value for name, value in limit.items()} | policy
         changed |= {} if zone is None else {"zone": zone}
@@ -158,6 +166,7 @@ class Budgets:
                 limit={name: wanted.get(f"limit_{name}") for name in DIMENSIONS},
                 author=author,
                 note=note or _described(per, policy),
+                detail={name: wanted.get(name) for name in POLICY},
             )
             return self._line(connection, path, per, now)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.engine import RowMapping
@@ -48,8 +50,10 @@ def give(
     )
     if expires_us is not None:
         _note_expiry(connection, account_id)
-    _tell(connection, account_id, path, amount, kind=kind, now=now, author=author, note=note)
-    return int(made.scalar_one())
+    grant_id = int(made.scalar_one())
+    detail = {"grant": grant_id, "key": key, "expires_us": expires_us}
+    _tell(connection, account_id, path, amount, kind=kind, now=now, author=author, note=note, detail=detail)
+    return grant_id
 
 
 def end(connection: Connection, row: RowMapping, path: str, *, author: str, note: str, now: int) -> Amounts:
@@ -62,7 +66,10 @@ def end(connection: Connection, row: RowMapping, path: str, *, author: str, note
     ended = {"ended_us": now, **columns_of("taken", taken)}
     connection.execute(update(grant).where(grant.c.id == row["id"]).values(**ended))
     _note_expiry(connection, row["account_id"])
-    _tell(connection, row["account_id"], path, taken, kind="take_back", now=now, author=author, note=note)
+    detail = {"grant": row["id"]}
+    _tell(
+        connection, row["account_id"], path, taken, kind="take_back", now=now, author=author, note=note, detail=detail
+    )
     return taken
 
 
@@ -105,6 +112,7 @@ def _tell(
     now: int,
     author: str,
     note: str,
+    detail: Mapping[str, Any],
 ) -> None:
     journal(
         connection,
@@ -116,5 +124,6 @@ def _tell(
         limit={name: getattr(amount, name) or None for name in DIMENSIONS},
         author=author,
         note=note,
+        detail=detail,
     )
     arm(connection, account_id, now)

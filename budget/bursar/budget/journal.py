@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
+from typing import Any
 
 from sqlalchemy import BindParameter, Connection, Text, bindparam, func, insert, or_, select, update
 
@@ -17,11 +18,11 @@ from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.prepared import Prepared, PreparedInsert, Record
 from bursar.budget.schema import account, chain, entry
 
-__all__ = ["NOTHING", "amounts_in", "body_of", "claim", "columns_of", "hash_of", "journal", "move"]
+__all__ = ["NOBODYS", "NOTHING", "amounts_in", "body_of", "claim", "columns_of", "hash_of", "journal", "move"]
 
 NOTHING = Amounts()
 
-_NOBODYS = "ledger"
+NOBODYS = "ledger"
 """The chain of what belongs to no tenant: prices."""
 
 _LINK = Prepared(
@@ -35,7 +36,7 @@ _LINK = Prepared(
 _BODY = (
     *("chain", "at_us", "kind", "reservation_id", "accounts", "path"),
     *(f"{side}_{name}" for side in ("held", "posted", "limit") for name in DIMENSIONS),
-    *("author", "note"),
+    *("author", "note", "detail"),
 )
 _ENTRY = PreparedInsert(entry, [column.name for column in entry.c if column.name in (*_BODY, "number", "hash")])
 _as_json = json.JSONEncoder(separators=(",", ":")).encode
@@ -92,7 +93,7 @@ def move(
 def journal(
     connection: Connection,
     *,
-    chain: str = _NOBODYS,
+    chain: str = NOBODYS,
     kind: str,
     at_us: int,
     reservation_id: int | None = None,
@@ -103,14 +104,18 @@ def journal(
     limit: Mapping[str, int | None] | None = None,
     author: str | None = None,
     note: str | None = None,
+    detail: Mapping[str, Any] | None = None,
 ) -> None:
-    """Append one row to a chain; `limit` is by dimension, and only where a limit was set or granted."""
+    """Append one row to a chain; `limit` is by dimension, and only where a limit was set or granted.
+
+    `detail` is what the other columns have no room for, by name.
+    """
     rest = (
         *(at_us, kind, reservation_id, accounts, path),
         *(held.nanousd, held.tokens, held.steps, held.tool_calls),
         *(posted.nanousd, posted.tokens, posted.steps, posted.tool_calls),
         *(_NO_LIMIT if limit is None else (limit.get(name) for name in DIMENSIONS)),
-        *(author, note),
+        *(author, note, None if detail is None else _as_json(detail)),
     )
     number, hashed = _linked(connection, chain, _as_json((chain, *rest)))
     _ENTRY(connection, (chain, number, *rest, hashed))

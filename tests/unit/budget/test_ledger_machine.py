@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections import defaultdict
@@ -216,7 +217,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def holds_within_limits(self, made: Reservation) -> None:
         over = excesses(self.store)
-        assert not [key for key in over if key[0] in made.accounts and getattr(made.held, key[1]) > 0]
+        assert not [key for key in over if key[0] in json.loads(made.accounts) and getattr(made.held, key[1]) > 0]
 
     @rule(one=attempts)
     def dispatch(self, one: Attempt) -> None:
