@@ -10,13 +10,13 @@ from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import Integer, Table, insert
 
 from bursar.budget import Ledger, Limits, Refusal, Reservation, Scope, ToolQuote, trace
 from bursar.budget import simulate as simulate_module
 from bursar.budget.amounts import Amounts
 from bursar.budget.errors import UsageError
-from bursar.budget.schema import rollup
+from bursar.budget.schema import rollup, summary
 from bursar.budget.simulate import Outcome, Rule, simulate
 from bursar.budget.windows import to_us
 from tests.support.ledger import NOON, SUPPORT, Clock, a_call, a_quote, new_store, reserved, tokens
@@ -320,12 +320,17 @@ def test_runs_that_were_really_stopped_are_told_beside(ledger: Ledger, clock: Cl
     assert simulated(ledger, clock).really_stopped == {"acme": 1}
 
 
+def plain_row(table: Table) -> dict[str, Any]:
+    return {column.name: 0 if isinstance(column.type, Integer) else "" for column in table.c if not column.nullable}
+
+
 def test_what_was_rolled_up_counts_in_a_budget_without_an_end(ledger: Ledger, clock: Clock) -> None:
     pay(ledger, "a")
-    day = {"tenant": "acme", "agent": "support", "node": "model", "kind": "model", "state": "settled"}
     with ledger.store.write() as connection:
-        row = {**day, "day_us": to_us(NOON - timedelta(days=9)), "calls": 4, "retries": 0, "posted_steps": 4}
-        connection.execute(insert(rollup).values(**row))
+        connection.execute(insert(summary).values(**{**plain_row(summary), "id": 1}))
+        day = {"summary_id": 1, "day_us": to_us(NOON - timedelta(days=9)), "calls": 4, "posted_steps": 4}
+        whose = {"tenant": "acme", "agent": "support", "node": "model"}
+        connection.execute(insert(rollup).values(**{**plain_row(rollup), "id": 1, **day, **whose}))
     rules = Rule(path="acme", limit={"steps": 4}), Rule(path="acme", per="month", limit={"steps": 4})
     assert [(line.per, line.refused) for line in simulated(ledger, clock, *rules).lines] == [("total", 1), ("month", 0)]
     with pytest.raises(UsageError, match="calls before 2026-11-12 were rolled up"):
