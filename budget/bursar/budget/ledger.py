@@ -24,6 +24,7 @@ from bursar.budget.amounts import Amounts
 from bursar.budget.budgets import Budgets
 from bursar.budget.call_alerts import unpriced
 from bursar.budget.errors import ReservationError, UsageError
+from bursar.budget.estimate import Estimates
 from bursar.budget.gate import Gates, closed, use_final
 from bursar.budget.journal import claim
 from bursar.budget.margin import Margins
@@ -64,6 +65,7 @@ class Ledger:
         self.gates = Gates(store, clock)
         self.margins = Margins(store)
         self.reports = Reports(store)
+        self.estimates = Estimates(store)
         self.slices = Slices(store, clock)
         self.alerts = Alerts(store, clock)
         self._known_prices: set[str] = set()
