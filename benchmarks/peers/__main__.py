@@ -6,12 +6,10 @@ import argparse
 import asyncio
 import statistics
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -20,7 +18,7 @@ from benchmarks.peers.bursar_side import Bursar
 from benchmarks.peers.cases import STREAM, Case, Side, cases
 from benchmarks.peers.client import Bare
 from benchmarks.peers.ledger_alone import ledger_cpu_ms
-from benchmarks.peers.litellm_side import COMMAND, Proxy
+from benchmarks.peers.litellm_side import COMMAND, proxy
 from benchmarks.peers.upstream import Upstream
 
 ABOVE_BARE = "CPU ms a call, above the bare client's"
@@ -28,10 +26,11 @@ OF_BARE = "the same with the caller's, of the bare client's"
 ABORTED = f"{STREAM.calls} streams left after {STREAM.read_tokens} of {STREAM.max_tokens} tokens: books / bill"
 
 CAPTION = """\
-Spent is the upstream's own bill, never what a side says of itself. Median (lowest-highest) of {repetitions}.
+Spent and admitted are the upstream's own bill, never what a side says of itself; median (lowest-highest) of {times}.
+A tenant's limit is a key's max_budget in LiteLLM; a run's is its agent's max_budget_per_session or max_iterations.
 Bursar runs inside the caller here: it has no HTTP gateway yet. LiteLLM's proxy also parses HTTP and forwards it, which
 costs CPU that an embedded ledger does not have, and buys what a library cannot: any language, no change of code, one
-place for all keys. It ran with one worker and without a database, so its counters are those of one process."""
+place for all keys. It ran with one worker and without a database. See docs/benchmarks.md."""
 
 _SIDES = ("LiteLLM", "LiteLLM, fail_closed", "Bursar")
 
@@ -105,12 +104,12 @@ async def measure(*, repetitions: int, many: int, calls: int) -> Seen:
     console = Console(stderr=True)
     async with AsyncExitStack() as stack:
         upstream = stack.enter_context(Upstream())
-        sides: list[Side] = [await stack.enter_async_context(Bursar(upstream.api_base))]
+        sides: list[Side] = []
         for fail_closed in (False, True):
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             console.print("starting LiteLLM's proxy ...")
-            sides.append(await stack.enter_async_context(Proxy(upstream.api_base, folder, fail_closed=fail_closed)))
-        measurement = Measurement(upstream, [*sides[1:], sides[0]])
+            sides.append(await stack.enter_async_context(proxy(upstream.api_base, fail_closed=fail_closed)))
+        sides.append(await stack.enter_async_context(Bursar(upstream.api_base)))
+        measurement = Measurement(upstream, sides)
         for number in range(repetitions):
             console.print(f"repetition {number + 1} of {repetitions} ...")
             await measurement.repetition(number, cases(many=many), calls)
@@ -140,7 +139,7 @@ def _print(seen: Seen, repetitions: int) -> None:
         "(reserve, dispatch and settle over two scopes).",
         highlight=False,
     )
-    console.print(CAPTION.format(repetitions=repetitions), highlight=False)
+    console.print(CAPTION.format(times=repetitions), highlight=False)
 
 
 def _cell(figures: Sequence[float]) -> str:

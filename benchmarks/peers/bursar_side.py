@@ -53,12 +53,13 @@ class Bursar:
     async def spend(self, case: Case) -> None:
         """See `Side`: a run with so many calls, or so many runs of a tenant with a call each."""
         limit = Decimal(case.limit_nanousd) / 10**9
-        one_run = case.budget == "run"
-        limits = Limits(cost_usd=limit, steps=None, seconds=None) if one_run else Limits.unlimited()
-        asked = _asked(calls=case.calls if one_run else 1, max_tokens=case.max_tokens)
+        runs, calls = (1, case.calls) if case.whose == "run" else (case.calls, 1)
+        limits = Limits.unlimited()
+        if case.whose == "run":
+            limits = Limits(steps=case.steps, cost_usd=limit if case.steps is None else None, seconds=None)
+        asked = _asked(calls=calls, max_tokens=case.max_tokens)
         try:
-            async with self._opened(None if one_run else limit, priced=case.priced) as runtime:
-                runs = 1 if one_run else case.calls
+            async with self._opened(limit if case.whose == "tenant" else None, priced=case.priced) as runtime:
                 await asyncio.gather(*(_run(runtime, _ASKING, asked, limits) for _ in range(runs)))
         except PriceMissingError:
             return  # how it refuses a model without a price: before the first run
@@ -106,7 +107,8 @@ async def _leave(asked: Asked) -> dict[str, int]:
     model = chat_model("small", max_output_tokens=asked["max_tokens"])
     for number in range(asked["calls"]):
         read = 0
-        async with aclosing(model.astream(f"{number}. {QUESTION}")) as chunks:
+        stream = model.astream(f"{number}. {QUESTION}")
+        async with aclosing(stream) as chunks:  # type: ignore[type-var]  # LangChain types its generator as less
             async for chunk in chunks:
                 read += bool(chunk.content)
                 if read == asked["read_tokens"]:

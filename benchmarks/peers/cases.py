@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -17,6 +18,8 @@ __all__ = [
     "cases",
     "nanousd",
 ]
+
+Whose = Literal["tenant", "run"]
 
 INPUT_USD_PER_MTOK = 1
 OUTPUT_USD_PER_MTOK = 100
@@ -38,10 +41,15 @@ class Case:
 
     name: str
     calls: int
-    budget: Literal["tenant", "run"]
-    """Whose limit it is: a tenant's budget (there: a key's), or a run's (there: an agent's session)."""
+    whose: Whose
+    """Who has the limit: a tenant (in LiteLLM a key), or a run (an agent's session)."""
 
     limit_nanousd: int = 50_000_000
+    """As it stands, worth four calls, and a fifth with an answer that is two tokens shorter."""
+
+    steps: int | None = None
+    """Limits the number of calls in the place of money."""
+
     max_tokens: int | None = 100
     priced: bool = True
     figure: Literal["spent / limit", "calls admitted"] = "spent / limit"
@@ -77,32 +85,42 @@ class Side(Protocol):
         """CPU seconds, user and system, that this side's processes used since they began; the caller's too."""
 
 
+_WHOSE: Mapping[Whose, str] = {"tenant": "a tenant's", "run": "a run's"}
+
+
 def cases(*, many: int) -> list[Case]:
     """The cases in which calls are made at once; `many` is the larger number of them."""
     at_once = [
-        Case(name=f"{whose} limit of $0.05, {calls} calls at once", calls=calls, budget=budget)
-        for budget, whose in (("tenant", "a tenant's"), ("run", "a run's"))
+        Case(name=f"{_WHOSE[whose]} limit of $0.05, {calls} calls at once", calls=calls, whose=whose)
+        for whose in _WHOSE
         for calls in (50, many)
     ]
     return [
         *at_once,
         Case(
-            name="a tenant's limit of $0.001, a tenth of a call, 50 calls at once",
+            name="a tenant's limit of $0.001, 50 calls at once",
             calls=50,
-            budget="tenant",
+            whose="tenant",
             limit_nanousd=1_000_000,
         ),
         Case(
-            name="a tenant's limit of $0.05, 50 calls without max_tokens, of which 4 fit",
+            name="a run's limit of 10 calls, 50 at once",
             calls=50,
-            budget="tenant",
+            whose="run",
+            steps=10,
+            figure="calls admitted",
+        ),
+        Case(
+            name="a tenant's limit of $0.05, 50 calls without max_tokens",
+            calls=50,
+            whose="tenant",
             max_tokens=None,
             figure="calls admitted",
         ),
         Case(
-            name="a tenant's limit of $0.001, 30 calls of a model without a price",
+            name="a tenant's limit of $0.001, 30 calls without a price",
             calls=30,
-            budget="tenant",
+            whose="tenant",
             limit_nanousd=1_000_000,
             priced=False,
             figure="calls admitted",

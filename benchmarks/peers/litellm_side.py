@@ -9,11 +9,12 @@ import re
 import secrets
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import openai
@@ -22,57 +23,59 @@ import psutil  # type: ignore[import-untyped]  # it ships no types, and two call
 from benchmarks.peers.cases import INPUT_USD_PER_MTOK, OUTPUT_USD_PER_MTOK, QUESTION_TOKENS, Case, Stream, nanousd
 from benchmarks.peers.client import MESSAGES, called, left, spent
 
-__all__ = ["COMMAND", "Proxy"]
+__all__ = ["COMMAND", "Proxy", "proxy"]
 
 COMMAND = Path(__file__).parents[2] / ".venv-peers" / "bin" / "litellm"
 START_S_MAX = 120.0
 SETTLED_AFTER_S = 3.0
 """The proxy books after it has answered; its counters did not move any more after that, even in 30 s."""
 
-SESSION_USD = 0.05
+_AGENTS = {"five-cents": {"max_budget_per_session": 0.05}, "ten-calls": {"max_iterations": 10}}
+
 _MTOK = 1_000_000
 _NANO = 1_000_000_000
 
 
-class Proxy:
-    """A proxy with one worker; leaving the context stops it."""
-
-    def __init__(self, api_base: str, folder: Path, *, fail_closed: bool) -> None:
-        self.name = "LiteLLM, fail_closed" if fail_closed else "LiteLLM"
-        self._folder = folder
-        self._config = _config(api_base, fail_closed=fail_closed)
-
-    async def __aenter__(self) -> Self:
-        (self._folder / "config.yaml").write_text(json.dumps(self._config))
-        port = _free_port()
-        self._url = f"http://127.0.0.1:{port}"
-        environment = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONPATH": str(Path(__file__).parent)}
-        with (self._folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: ASYNC220 - before anything is measured
+@asynccontextmanager
+async def proxy(api_base: str, *, fail_closed: bool) -> AsyncIterator[Proxy]:
+    """Start a proxy; it ends with the context. `fail_closed` turns on its strict mode."""
+    port = _free_port()
+    environment = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONPATH": str(Path(__file__).parent)}
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        (Path(folder) / "config.yaml").write_text(json.dumps(_config(api_base, fail_closed=fail_closed)))
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(  # noqa: ASYNC220 - before anything is measured
                 [COMMAND, "--config", "config.yaml", "--host", "127.0.0.1", "--port", str(port)],
-                cwd=self._folder,
+                cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        await self._started()
-        return self
+                stdout=output,
+                stderr=output,
+            ) as process,
+        ):
+            try:
+                url = f"http://127.0.0.1:{port}"
+                await _answers(url, process, log)
+                yield Proxy("LiteLLM, fail_closed" if fail_closed else "LiteLLM", url, psutil.Process(process.pid))
+            finally:
+                process.kill()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._process.terminate()
-        try:
-            await asyncio.to_thread(self._process.wait, 20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+
+class Proxy:
+    """A proxy with one worker, that `proxy` started."""
+
+    def __init__(self, name: str, url: str, process: psutil.Process) -> None:
+        self.name = name
+        self._url = url
+        self._process = process
 
     async def spend(self, case: Case) -> None:
         """See `Side`."""
-        if case.budget == "run":
-            assert case.limit_nanousd == SESSION_USD * _NANO
-            headers = {"x-bench-agent": "support", "x-litellm-trace-id": secrets.token_hex()}
+        if case.whose == "run":
+            agent = "ten-calls" if case.steps else "five-cents"
+            headers = {"x-bench-agent": agent, "x-litellm-trace-id": secrets.token_hex()}
         else:
             headers = {"x-bench-budget": f"{case.limit_nanousd / _NANO:.9f}"}
         async with self._client(headers) as client:
@@ -95,8 +98,7 @@ class Proxy:
 
     def cpu_s(self) -> float:
         """See `Side`."""
-        proxy = psutil.Process(self._process.pid)
-        tree = [proxy, *proxy.children(recursive=True)]
+        tree = [self._process, *self._process.children(recursive=True)]
         return time.process_time() + sum(sum(one.cpu_times()[:2]) for one in tree)
 
     async def _counter(self, key: str) -> int:
@@ -114,18 +116,20 @@ class Proxy:
             api_key=key or _new_key(), base_url=f"{self._url}/v1", default_headers=headers, max_retries=0
         )
 
-    async def _started(self) -> None:
-        deadline = time.monotonic() + START_S_MAX
-        async with httpx.AsyncClient(base_url=self._url, trust_env=False) as client:
-            while time.monotonic() < deadline and self._process.poll() is None:
-                try:
-                    await client.get("/health/liveliness")
-                except httpx.TransportError:
-                    await asyncio.sleep(0.5)
-                else:
-                    return
-        log = (self._folder / "log").read_text()[-2_000:]
-        raise RuntimeError(f"LiteLLM's proxy did not start:\n{log}")
+
+async def _answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until the proxy answers; raises RuntimeError with the end of its log."""
+    deadline = time.monotonic() + START_S_MAX
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                await client.get("/health/liveliness")
+            except httpx.TransportError:
+                await asyncio.sleep(0.5)
+            else:
+                return
+    said = await asyncio.to_thread(log.read_text)
+    raise RuntimeError(f"LiteLLM's proxy did not start:\n{said[-2_000:]}")
 
 
 def _config(api_base: str, *, fail_closed: bool) -> dict[str, Any]:
@@ -139,7 +143,11 @@ def _config(api_base: str, *, fail_closed: bool) -> dict[str, Any]:
             {"model_name": "house", "litellm_params": {"model": "openai/house-7b", **upstream, **price}},
             {"model_name": "unpriced", "litellm_params": {"model": "openai/house-8b", **upstream}},
         ],
-        "agent_list": [{"agent_name": "support", "litellm_params": {"max_budget_per_session": SESSION_USD}}],
+        "agent_list": [
+            # Without a card an agent is left out, and so are its limits.
+            {"agent_name": name, "agent_card_params": {"name": name}, "litellm_params": limit}
+            for name, limit in _AGENTS.items()
+        ],
         "general_settings": {
             "master_key": f"sk-{secrets.token_hex()}",
             "custom_auth": "litellm_auth.authorized",
