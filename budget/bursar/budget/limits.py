@@ -13,8 +13,8 @@ from bursar.budget.money import nanousd
 
 __all__ = ["COUNT_MAX", "SECONDS_MAX", "Limits"]
 
-COUNT_MAX = 2**62
-"""The largest count the ledger holds, so that sums fit a signed 64-bit column."""
+COUNT_MAX = 2**62 - 1
+"""The largest count the ledger holds, so that the sum of two fits a signed 64-bit column."""
 
 SECONDS_MAX = 10**9
 """The longest a run may be given (about 31 years), so that a deadline is always a date."""

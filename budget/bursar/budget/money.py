@@ -9,8 +9,8 @@ __all__ = ["NANO", "NANOUSD_MAX", "ceil_nanousd", "format_usd", "nanousd", "usd"
 NANO = 1_000_000_000
 """Nano-USD in one USD."""
 
-NANOUSD_MAX = 2**62
-"""The largest amount the ledger holds (about $4.6 thousand million), so that sums fit a signed 64-bit column."""
+NANOUSD_MAX = 2**62 - 1
+"""The largest amount the ledger holds (about $4.6 thousand million): the sum of two fits a signed 64-bit column."""
 
 
 def nanousd(amount: Decimal | str | int) -> int:

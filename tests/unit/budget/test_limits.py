@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from bursar.budget.amounts import DIMENSIONS
 from bursar.budget.errors import UsageError
-from bursar.budget.limits import Limits
+from bursar.budget.limits import COUNT_MAX, Limits
 
-_COUNTS = st.none() | st.integers(min_value=0, max_value=2**62)
+_COUNTS = st.none() | st.integers(min_value=0, max_value=COUNT_MAX)
 _USD = st.none() | st.integers(min_value=0, max_value=10**15).map(lambda nano: Decimal(nano).scaleb(-9))
 _LIMITS = st.builds(
     Limits,
