@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psycopg
 import pytest
@@ -296,3 +297,21 @@ def test_a_wrong_password_is_said_so(own_server: Postgres) -> None:
     with closing(Store(url)) as store, pytest.raises(ConfigError, match="password authentication failed") as caught:
         write(store, 1)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("words", ["starting up", "shutting down", "not yet accepting connections"])
+def test_a_server_that_is_starting_is_waited_for(
+    postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    refusals = [psycopg.OperationalError(f"connection failed: FATAL:  the database system is {words}")] * 2
+    connect = psycopg.connect
+
+    def starting(*arguments: Any, **options: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return connect(*arguments, **options)
+
+    monkeypatch.setattr(psycopg, "connect", starting)
+    with closing(Store(postgres.url(database))) as store:
+        assert numbers(store) == []
+    assert not refusals
