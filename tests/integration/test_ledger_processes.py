@@ -24,9 +24,9 @@ KILLS = int(os.environ.get("BURSAR_KILLS", "8"))
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    """A ledger that lives in real time."""
-    ledger = Ledger.open(f"sqlite:///{tmp_path}/ledger.db")
+def ledger(store_url: str) -> Iterator[Ledger]:
+    """A ledger that lives in real time, on each kind of store in turn."""
+    ledger = Ledger.open(store_url)
     yield ledger
     audit(ledger.store)
     ledger.close()
