@@ -116,7 +116,8 @@ class Budgets:
         refuses nothing. `rollover_percent` of the limit, where unused, comes into the next window, and
         `overdraft_percent` of it may be used in advance, owed to the next. `alerts` are percents of the limit.
         `oversubscribed` lets the budgets below it sum up to more than it has. `organisation` is the one that a tenant
-        belongs to: from then on, every call of the tenant has to name it in its scope.
+        belongs to with all its budgets, or "" for none: from then on, every call of the tenant has to name it in its
+        scope.
 
         What was used stays used, and the next call meets the new limit; a zone in which it is another day, week or
         month already has a window of its own for it. What the command set is not changed by the configuration later.
@@ -130,7 +131,6 @@ class Budgets:
             "path": path,
             "kind": kind,
             "tenant": chain_of(path),
-            "parent": parent_of(path),
             "per": per,
             "zone": "UTC",
             "mode": "hard",
@@ -141,13 +141,14 @@ class Budgets:
         }
         changed = {f"limit_{name}": value for name, value in limit.items()} | policy
         changed |= {} if zone is None else {"zone": zone}
-        if organisation is not None:
-            if kind != "tenant":
-                raise UsageError(f"organisation {organisation!r}: only a tenant belongs to one, not {path}")
-            changed["parent"] = f"org:{organisation}"
+        if organisation is not None and kind != "tenant":
+            raise UsageError(f"organisation {organisation!r}: only a tenant belongs to one, not {path}")
         now = to_us(self._clock())
         with self._store.write(durable=True) as connection:
-            claim(connection, [chain_of(path)])
+            changed["parent"] = _parent(connection, path, organisation)
+            claim(connection, {chain_of(path), chain_of(changed["parent"] or path)})
+            if organisation is not None:
+                _join(connection, path, changed["parent"], author, now)
             row = _find(connection, path, per)
             if row is not None and source == "config" and (row["source"] == "command" or _holds(row, changed)):
                 return self._line(connection, path, per, now)
@@ -269,6 +270,23 @@ _GRANTS = (
 
 def _find(connection: Connection, path: str, per: Period) -> RowMapping | None:
     return connection.execute(select(pot).where(pot.c.path == path, pot.c.per == per)).mappings().first()
+
+
+def _parent(connection: Connection, path: str, organisation: str | None) -> str | None:
+    """The budget above; all budgets of a tenant have its organisation's."""
+    if organisation is not None:
+        return f"org:{organisation}" if organisation else None
+    found = connection.execute(select(pot.c.parent).where(pot.c.path == path)).scalars().first()
+    return found or parent_of(path)
+
+
+def _join(connection: Connection, path: str, parent: str | None, author: str, now: int) -> None:
+    """Bring a tenant's budgets of all periods into its organisation, whoever set them."""
+    elsewhere = pot.c.parent.is_distinct_from(parent)
+    joined = connection.execute(update(pot).where(pot.c.path == path, elsewhere).values(parent=parent))
+    if joined.rowcount:
+        note = f"organisation {parent[4:]}" if parent else "no organisation"
+        journal(connection, chain=chain_of(path), kind="policy", at_us=now, path=path, author=author, note=note)
 
 
 def _holds(row: RowMapping, changed: Mapping[str, Any]) -> bool:

@@ -6,12 +6,12 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -25,9 +25,20 @@ from pydantic import (
 )
 
 from bursar.budget.errors import ConfigError
+from bursar.runtime.config_budgets import (
+    AgentBudgets,
+    BudgetConfig,
+    Budgets,
+    OrganisationConfig,
+    TeamBudgets,
+    UserBudgets,
+    Users,
+    overdrawn,
+    require_parts_fit,
+)
 from bursar.runtime.config_fields import (
+    SECTION,
     BaseUrl,
-    Count,
     DatabaseUrl,
     Named,
     Names,
@@ -35,10 +46,8 @@ from bursar.runtime.config_fields import (
     ProviderName,
     Seconds,
     Text,
-    Usd,
     UsdPerMtok,
     VariableName,
-    ZoneName,
 )
 from bursar.runtime.config_file import Document, read_file, read_yaml
 from bursar.runtime.config_problems import Problem, Problems, explain, nearest
@@ -59,11 +68,9 @@ __all__ = [
 
 
 class Section(BaseModel):
-    """What every section has in common: unknown keys are errors, and nothing changes after it was read."""
+    """What the sections of this file have in common."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True, validate_default=True
-    )
+    model_config = SECTION
 
 
 class ModelPrice(Section):
@@ -172,62 +179,14 @@ class ModelConfig(Section):
         return value
 
 
-class BudgetConfig(Section):
-    """A hard limit on what may be spent in a window of time. At least one of usd, tokens, steps and tool_calls."""
-
-    usd: Usd | None = None
-    """Dollars."""
-
-    tokens: Count | None = None
-    """Input and output tokens together."""
-
-    steps: Count | None = None
-    """Model calls."""
-
-    tool_calls: Count | None = None
-    """Tool executions."""
-
-    per: Literal["hour", "day", "week", "month", "total"] = "total"
-    """The window: a calendar period in `zone`, or all time."""
-
-    zone: ZoneName = "UTC"
-    """The IANA time zone in which the window begins and ends."""
-
-    @model_validator(mode="after")
-    def _limits_something(self) -> Self:
-        if all(limit is None for limit in (self.usd, self.tokens, self.steps, self.tool_calls)):
-            raise Problems([Problem(path=(), text="expected at least one of usd, tokens, steps, tool_calls")])
-        return self
-
-
-def _one_per_window(budgets: list[BudgetConfig]) -> list[BudgetConfig]:
-    first: dict[tuple[str, str], int] = {}
-    problems = []
-    for index, budget in enumerate(budgets):
-        window = (budget.per, "" if budget.per == "total" else budget.zone)
-        if first.setdefault(window, index) != index:
-            text = f"the window {' '.join(window).strip()} is already in budget [{first[window]}]; put both into one"
-            problems.append(Problem(path=(index,), text=text))
-    if problems:
-        raise Problems(problems)
-    return budgets
-
-
-Budgets = Annotated[list[BudgetConfig], AfterValidator(_one_per_window)]
-
-
-class AgentBudgets(Section):
-    """What one agent may spend for one tenant, inside the tenant's own budgets."""
-
-    budgets: Annotated[Budgets, Field(min_length=1)]
-    """One budget for each window."""
-
-
 class TenantConfig(Section):
     """One tenant: what it may spend, and on which tiers."""
 
     budgets: Budgets = []
     """One budget for each window; all of them hold at once."""
+
+    organisation: Text | None = None
+    """The organisation that the tenant belongs to, one of `organisations`; its budgets hold too."""
 
     tiers: Names | None = None
     """The tiers that the tenant may use; without it all of them."""
@@ -238,6 +197,23 @@ class TenantConfig(Section):
 
     agents: Named[AgentBudgets] = {}
     """Budgets of single agents, by the agent's name."""
+
+    teams: Named[TeamBudgets] = {}
+    """Budgets of teams, by a name of your own; a run names its team."""
+
+    users: Users = {}
+    """Budgets of users in all of their teams, by the user's name; a run names its user."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        kinds: Mapping[str, Mapping[str, AgentBudgets | TeamBudgets | UserBudgets]] = {
+            "teams": self.teams,
+            "users": self.users,
+            "agents": self.agents,
+        }
+        parts = ({f"{kind}.{name}": one.budgets for name, one in named.items()} for kind, named in kinds.items())
+        require_parts_fit(self.budgets, *parts)
+        return self
 
 
 class Config(Section):
@@ -258,6 +234,9 @@ class Config(Section):
     tiers: Annotated[Named[Names], Field(min_length=1)]
     """Ordered lists of models: the first that can take the call does, the others are its fallback."""
 
+    organisations: Named[OrganisationConfig] = {}
+    """What tenants may spend together, by a name of your own; a tenant names its organisation."""
+
     tenants: Named[TenantConfig] = {}
     """Who runs agents here, by a name of your own."""
 
@@ -272,9 +251,20 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _refers_to_what_exists(self) -> Self:
-        if problems := list(_dangling(self.model_dump(include={"models", "tiers", "tenants"}))):
+        sections = self.model_dump(include={"models", "tiers", "organisations", "tenants"})
+        if problems := [*_dangling(sections), *self._over_their_organisation()]:
             raise Problems(problems)
         return self
+
+    def _over_their_organisation(self) -> Iterator[Problem]:
+        for name, organisation in self.organisations.items():
+            tenants = {
+                f"tenants.{tenant}": section.budgets
+                for tenant, section in self.tenants.items()
+                if section.organisation == name
+            }
+            for problem in overdrawn(organisation.budgets, tenants):
+                yield replace(problem, path=("organisations", name, *problem.path))
 
     @property
     def path(self) -> Path | None:
@@ -339,11 +329,17 @@ class Config(Section):
 
 def _dangling(data: Mapping[str, Any]) -> Iterator[Problem]:
     """Names in tiers and tenants that name nothing. Takes data of any shape, to report it beside every other error."""
-    models, tiers, tenants = (_mapping(data.get(key)) for key in ("models", "tiers", "tenants"))
+    models, tiers, organisations, tenants = (
+        _mapping(data.get(key)) for key in ("models", "tiers", "organisations", "tenants")
+    )
     for tier, names in tiers.items():
         yield from _unknown_names(("tiers", tier), names, "model", models)
     for tenant, section in tenants.items():
         yield from _unknown_names(("tenants", tenant, "tiers"), _mapping(section).get("tiers"), "tier", tiers)
+        named = _mapping(section).get("organisation")
+        if isinstance(named, str) and named not in organisations:
+            text = f"there is no such organisation{nearest(named, organisations)}"
+            yield Problem(path=("tenants", tenant, "organisation"), text=text)
 
 
 def _unknown_names(path: tuple[str, ...], names: object, noun: str, known: Mapping[str, Any]) -> Iterator[Problem]:

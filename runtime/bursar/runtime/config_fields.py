@@ -7,24 +7,30 @@ import zoneinfo
 from decimal import Decimal
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from bursar.budget.money import NANO, NANOUSD_MAX
 from bursar.runtime.config_problems import Problem, Problems, nearest
 
 __all__ = [
+    "SECTION",
+    "AlertPercent",
     "BaseUrl",
     "Count",
     "DatabaseUrl",
     "Name",
     "Named",
     "Names",
+    "NodeName",
+    "Percent",
+    "PeriodName",
     "PositiveCount",
     "ProviderName",
     "Seconds",
     "Text",
     "Usd",
     "UsdPerMtok",
+    "UserName",
     "VariableName",
     "ZoneName",
 ]
@@ -38,12 +44,37 @@ _FILE = r"sqlite:///[^?#\x00-\x1f]+"
 _SERVER = r"postgresql(\+psycopg)?://([^\s:/@?#]+@)?[^\s/@?#]*/[^\s/@?#]+(\?[^\s#]+)?"
 _DATABASE = f"^({_FILE}|{_SERVER})$"
 _API_BASE = r"^https?://[^\s/@?#]+(/[^\s?#]*)?$"
+_USER = r"^[A-Za-z0-9][A-Za-z0-9_.@+-]{0,126}$"
+_NODE = r"^(?!org:|team:|user:|node:)[^/\x00-\x1f\x7f]{1,127}$"
+_PERIOD = r"^(hour|day|week|month|total|rolling-[1-9][0-9]{0,3}[mhd])$"
 _VARIABLE = r"^(?!AKIA|ASIA)[A-Z_][A-Z0-9_]{0,63}$"
 
 
 def _name(value: str) -> str:
     if not re.fullmatch(_NAME, value):
         raise ValueError("expected a name of at most 63 of a-z, 0-9, _, . and -, that begins with a letter or digit")
+    return value
+
+
+def _user(value: str) -> str:
+    if not re.fullmatch(_USER, value):
+        raise ValueError(
+            "expected a name of at most 127 letters, digits, _, ., @, + and -, that begins with a letter or digit"
+        )
+    return value
+
+
+def _node(value: str) -> str:
+    if not re.fullmatch(_NODE, value):
+        raise ValueError("expected a node's name of at most 127 characters, without /")
+    return value
+
+
+def _period(value: str) -> str:
+    if not re.fullmatch(_PERIOD, value):
+        raise ValueError(
+            "expected hour, day, week, month, total, or rolling such as rolling-24h, rolling-7d, rolling-30m"
+        )
     return value
 
 
@@ -102,6 +133,12 @@ def _exact(value: object) -> object:
 Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": _NAME})]
 """A name of the user's own; names are parts of account paths such as `acme/support/run_1`."""
 
+UserName = Annotated[str, AfterValidator(_user), WithJsonSchema({"type": "string", "pattern": _USER})]
+"""A user as the team that runs agents knows them: a name, an id, an address."""
+
+NodeName = Annotated[str, AfterValidator(_node), WithJsonSchema({"type": "string", "pattern": _NODE})]
+"""A node of a graph, as the graph names it."""
+
 T = TypeVar("T")
 Named = Annotated[dict[Name, T], Field(json_schema_extra={"additionalProperties": False})]
 Names = Annotated[list[str], Field(min_length=1)]
@@ -111,8 +148,16 @@ DatabaseUrl = Annotated[str, AfterValidator(_database), Field(json_schema_extra=
 BaseUrl = Annotated[str, AfterValidator(_api_base), Field(json_schema_extra={"pattern": _API_BASE})]
 VariableName = Annotated[str, AfterValidator(_variable), Field(json_schema_extra={"pattern": _VARIABLE})]
 ZoneName = Annotated[str, AfterValidator(_zone)]
+PeriodName = Annotated[str, AfterValidator(_period), Field(json_schema_extra={"pattern": _PERIOD})]
 Usd = Annotated[Decimal, Field(ge=0, le=NANOUSD_MAX // NANO, decimal_places=9), BeforeValidator(_exact)]
 UsdPerMtok = Annotated[Decimal, Field(ge=0, le=1_000_000), BeforeValidator(_exact)]
 Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
+Percent = Annotated[int, Field(ge=0, le=100)]
+AlertPercent = Annotated[int, Field(ge=1, le=1000)]
 PositiveCount = Annotated[int, Field(ge=1, le=COUNT_MAX)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+SECTION = ConfigDict(
+    extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True, validate_default=True
+)
+"""What every section has in common: unknown keys are errors, and nothing changes after it was read."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from bursar.budget.amounts import DIMENSIONS
@@ -24,23 +24,24 @@ _AUTHOR = "bursar.yaml"
 def declare_budgets(ledger: Ledger, config: Config) -> None:
     """Set the declared budgets and lift those no longer declared; what a command has set since is left as it is.
 
-    A tenant without a budget gets an unlimited one, so that what it spends is summed up all the same.
+    What a budget no longer says returns to its default. A tenant without a budget gets an unlimited one, so that what
+    it spends is summed up all the same.
     """
-    declared: dict[str, list[BudgetConfig]] = {}
-    for name, tenant in config.tenants.items():
-        if not tenant.budgets:
-            ledger.budgets.set(name, limit={}, author=_AUTHOR, source="config")
-        declared[name] = tenant.budgets
-        declared |= {f"{name}/{agent}": budgets.budgets for agent, budgets in tenant.agents.items()}
+    declared = dict(_declared(config))
     for path, budgets in declared.items():
-        _declare(ledger, path, budgets)
-    _lift_all_but(ledger, {(path, budget.per) for path, budgets in declared.items() for budget in budgets})
+        organisation = _organisation_of(config, path)
+        if organisation is not None and not budgets:
+            ledger.budgets.set(path, limit={}, author=_AUTHOR, source="config", organisation=organisation)
+        for budget in budgets:
+            _declare(ledger, path, budget, organisation)
+    _lift_all_but(ledger, config, {(path, budget.per) for path, budgets in declared.items() for budget in budgets})
 
 
 def require_prices(catalog: Catalog, config: Config) -> None:
     """Raise PriceMissingError where a tenant with a budget in money may use a model without a price."""
     for name, tenant in config.tenants.items():
-        if any(budget.usd is not None for budget in tenant.budgets):
+        above = config.organisations[tenant.organisation].budgets if tenant.organisation else []
+        if any(budget.usd is not None and budget.mode == "hard" for budget in (*tenant.budgets, *above)):
             for tier in tenant.tiers or config.tiers:
                 catalog.require_prices(tier, f"tenant {name} has a budget in USD")
 
@@ -65,27 +66,67 @@ def tiers_of(config: Config, tenant: str) -> tuple[str, ...] | None:
     return None if allowed is None else tuple(allowed)
 
 
-def _declare(ledger: Ledger, path: str, budgets: Iterable[BudgetConfig]) -> None:
-    for budget in budgets:
-        ledger.budgets.set(
-            path,
-            per=budget.per,
-            zone=budget.zone,
-            limit={
-                "nanousd": None if budget.usd is None else nanousd(budget.usd),
-                "tokens": budget.tokens,
-                "steps": budget.steps,
-                "tool_calls": budget.tool_calls,
-            },
-            author=_AUTHOR,
-            source="config",
-        )
+def _declared(config: Config) -> Iterator[tuple[str, Sequence[BudgetConfig]]]:
+    """Every path that the configuration names, what is above before what is below."""
+    for name, organisation in config.organisations.items():
+        yield f"org:{name}", organisation.budgets
+    for name, tenant in config.tenants.items():
+        yield name, tenant.budgets
+        for user, budgets in tenant.users.items():
+            yield f"{name}/user:{user}", budgets.budgets
+        for team, section in tenant.teams.items():
+            yield f"{name}/team:{team}", section.budgets
+            for user, budgets in section.users.items():
+                yield f"{name}/team:{team}/user:{user}", budgets.budgets
+        for agent, of_agent in tenant.agents.items():
+            yield f"{name}/{agent}", of_agent.budgets
+            for node, of_node in of_agent.nodes.items():
+                yield f"{name}/{agent}/node:{node}", of_node.budgets
 
 
-def _lift_all_but(ledger: Ledger, declared: Collection[tuple[str, Period]]) -> None:
+def _organisation_of(config: Config, path: str) -> str | None:
+    """The organisation of a tenant's path, "" for none; None for any other path."""
+    if "/" in path or path.startswith("org:"):
+        return None
+    return (config.tenants[path].organisation if path in config.tenants else None) or ""
+
+
+def _declare(ledger: Ledger, path: str, budget: BudgetConfig, organisation: str | None) -> None:
+    ledger.budgets.set(
+        path,
+        per=budget.per,
+        zone=budget.zone,
+        limit={
+            "nanousd": None if budget.usd is None else nanousd(budget.usd),
+            "tokens": budget.tokens,
+            "steps": budget.steps,
+            "tool_calls": budget.tool_calls,
+        },
+        author=_AUTHOR,
+        source="config",
+        mode=budget.mode,
+        rollover_percent=budget.rollover_percent,
+        overdraft_percent=budget.overdraft_percent,
+        oversubscribed=budget.oversubscribed,
+        alerts=budget.alerts,
+        organisation=organisation,
+    )
+
+
+def _lift_all_but(ledger: Ledger, config: Config, declared: Collection[tuple[str, Period]]) -> None:
     for line in ledger.budgets.ls():
-        limits_something = any(limit is not None for limit in line.limit.values())
-        if line.source == "config" and limits_something and (line.path, line.per) not in declared:
-            lifted = dict.fromkeys(DIMENSIONS)
-            note = "no longer declared"
-            ledger.budgets.set(line.path, per=line.per, limit=lifted, author=_AUTHOR, note=note, source="config")
+        if line.source == "config" and (line.path, line.per) not in declared:
+            ledger.budgets.set(
+                line.path,
+                per=line.per,
+                limit=dict.fromkeys(DIMENSIONS),
+                author=_AUTHOR,
+                note="no longer declared",
+                source="config",
+                mode="hard",
+                rollover_percent=0,
+                overdraft_percent=0,
+                oversubscribed=False,
+                alerts=[],
+                organisation=_organisation_of(config, line.path),
+            )

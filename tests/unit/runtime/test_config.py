@@ -7,15 +7,15 @@ import subprocess
 import sys
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bursar.budget.errors import ConfigError
-from bursar.budget.windows import PERIODS
+from bursar.budget.errors import ConfigError, UsageError
+from bursar.budget.windows import PERIODS, check_period
 from bursar.runtime.config import (
     SIM_PRICE,
     BudgetConfig,
@@ -73,13 +73,17 @@ def test_whole_numbers_may_have_underscores() -> None:
     assert config.tenants["acme"].budgets[0].tokens == 40_000
 
 
-def test_the_periods_are_the_ledgers_own() -> None:
-    assert get_args(BudgetConfig.model_fields["per"].annotation) == PERIODS
+@pytest.mark.parametrize("per", [*PERIODS, "rolling-1m", "rolling-24h", "rolling-9999d"])
+def test_every_period_of_the_ledger_is_one_of_the_configuration(per: str) -> None:
+    assert BudgetConfig(usd=Decimal(1), per=check_period(per)).per == per
 
 
-def test_a_window_of_another_zone_is_another_window() -> None:
-    budgets = "[{usd: 1, per: day}, {usd: 1, per: day, zone: Asia/Tokyo}, {usd: 5, per: month}, {steps: 9}]"
-    assert len(parse(f"{MINIMAL}tenants: {{acme: {{budgets: {budgets}}}}}").tenants["acme"].budgets) == 4
+@pytest.mark.parametrize("per", ["", "year", "rolling", "rolling-24", "rolling-0h", "rolling-12345h", "rolling-1w"])
+def test_what_is_no_period_of_the_ledger_is_none_of_the_configuration(per: str) -> None:
+    with pytest.raises(UsageError):
+        check_period(per)
+    with pytest.raises(ValidationError, match="expected hour, day"):
+        BudgetConfig(usd=Decimal(1), per=per)
 
 
 def test_an_anchor_may_be_used_many_times() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from bursar.budget.errors import ConfigError
-from bursar.runtime.config import load_config
+from bursar.runtime.config import Config, TenantConfig, load_config
 from tests.unit.runtime.config_texts import MINIMAL, mistakes, model, parse
 
-KEYS = "database, database_password_env, models, tiers, tenants, unknown_tenants, lease_s"
+KEYS = ", ".join(Config.model_fields)
 
 # Mistakes in the whole
 
@@ -136,7 +136,9 @@ def test_a_tag_is_refused_and_never_acted_on() -> None:
 
 def test_a_merge_key_is_an_unknown_key() -> None:
     text = f"{MINIMAL}tenants: {{a: &a {{on_limit: stop}}, b: {{<<: *a}}}}"
-    assert mistakes(text) == ["4:39: tenants.b.<<: unknown key; expected one of budgets, tiers, on_limit, agents"]
+    assert mistakes(text) == [
+        f"4:39: tenants.b.<<: unknown key; expected one of {', '.join(TenantConfig.model_fields)}"
+    ]
 
 
 # Mistakes in a key
@@ -292,7 +294,8 @@ def test_a_price_is_free_or_numbers_that_are_not_negative(price: str, mistake: s
         ("{steps: 1.5}", '4:36: tenants.acme.budgets[0].steps = "1.5": expected a whole number'),
         (
             "{usd: 1, per: year}",
-            "4:42: tenants.acme.budgets[0].per = \"year\": expected 'hour', 'day', 'week', 'month' or 'total'",
+            '4:42: tenants.acme.budgets[0].per = "year": expected hour, day, week, month, total, or rolling such as '
+            "rolling-24h, rolling-7d, rolling-30m",
         ),
         (
             "{usd: 1, zone: Europe/Pariss}",
@@ -306,12 +309,28 @@ def test_a_price_is_free_or_numbers_that_are_not_negative(price: str, mistake: s
         ),
         (
             "{usd: 1}, {tokens: 5}",
-            "4:38: tenants.acme.budgets[1]: the window total is already in budget [0]; put both into one",
+            "4:38: tenants.acme.budgets[1]: per total is already in budget [0]; put both into one",
         ),
         (
-            "{usd: 1, per: day}, {usd: 2, per: day, zone: UTC}",
-            "4:48: tenants.acme.budgets[1]: the window day UTC is already in budget [0]; put both into one",
+            "{usd: 1, per: day}, {usd: 2, per: day, zone: Asia/Tokyo}",
+            "4:48: tenants.acme.budgets[1]: per day is already in budget [0]; put both into one",
         ),
+        ("{usd: 1, mode: gentle}", "4:43: tenants.acme.budgets[0].mode = \"gentle\": expected 'hard' or 'soft'"),
+        (
+            "{usd: 1, rollover_percent: 10}",
+            '4:55: tenants.acme.budgets[0].rollover_percent = "10": a budget per total has no next window; expected 0, '
+            "or per hour, day, week or month",
+        ),
+        (
+            "{usd: 1, per: rolling-24h, overdraft_percent: 10}",
+            '4:74: tenants.acme.budgets[0].overdraft_percent = "10": a budget per rolling-24h has no next window; '
+            "expected 0, or per hour, day, week or month",
+        ),
+        (
+            "{usd: 1, per: day, rollover_percent: 101}",
+            '4:65: tenants.acme.budgets[0].rollover_percent = "101": expected at most 100',
+        ),
+        ("{usd: 1, alerts: [0]}", '4:46: tenants.acme.budgets[0].alerts[0] = "0": expected at least 1'),
     ],
 )
 def test_a_budget_limits_something_in_a_window_of_its_own(budget: str, mistake: str) -> None:
@@ -321,7 +340,7 @@ def test_a_budget_limits_something_in_a_window_of_its_own(budget: str, mistake: 
 def test_agents_of_a_tenant_have_budgets_under_the_same_rules() -> None:
     text = f"{MINIMAL}tenants: {{acme: {{agents: {{support: {{budgets: [{{usd: 1}}, {{usd: 2}}]}}}}}}}}"
     assert mistakes(text) == [
-        "4:57: tenants.acme.agents.support.budgets[1]: the window total is already in budget [0]; put both into one"
+        "4:57: tenants.acme.agents.support.budgets[1]: per total is already in budget [0]; put both into one"
     ]
 
 

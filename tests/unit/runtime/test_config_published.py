@@ -24,6 +24,7 @@ from bursar.runtime.config import (
     config_schema,
     starter_config,
 )
+from bursar.runtime.config_budgets import NodeBudgets, OrganisationConfig, TeamBudgets, UserBudgets
 from tests.unit.runtime.config_texts import MINIMAL, model, parse
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -82,12 +83,30 @@ PAGE = (DOCS / "configuration.md").read_text()
 
 
 LINKS = {
-    "AgentBudgets": "[agent](#agents-of-a-tenant)",
+    "AgentBudgets": "[agent](#agents-teams-and-users)",
     "BudgetConfig": "[budget](#budgets)",
     "ModelConfig": "[model](#models)",
     "ModelPrice": "[prices](#prices)",
+    "NodeBudgets": "[budgets of a node](#agents-teams-and-users)",
+    "OrganisationConfig": "[organisation](#organisations)",
+    "TeamBudgets": "[team](#agents-teams-and-users)",
+    "UserBudgets": "[user](#agents-teams-and-users)",
     "TenantConfig": "[tenant](#tenants)",
 }
+
+
+SECTIONS = [
+    Config,
+    ModelConfig,
+    ModelPrice,
+    OrganisationConfig,
+    TenantConfig,
+    AgentBudgets,
+    NodeBudgets,
+    TeamBudgets,
+    UserBudgets,
+    BudgetConfig,
+]
 
 
 def rows(section: type[Any]) -> list[str]:
@@ -115,15 +134,18 @@ def kind(value: dict[str, Any]) -> str:
         return f"list of {kind(value['items'])}"
     if value["type"] == "object":
         return f"name: {kind(next(iter(value['patternProperties'].values())))}"
-    return {"string": "text", "integer": "whole number", "number": "number"}[value["type"]]
+    return {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true`, `false`"}[
+        value["type"]
+    ]
 
 
 def default(value: dict[str, Any], *, required: bool) -> str:
     written = value.get("default")
+    written = str(written).lower() if isinstance(written, bool) else written
     return "required" if required else "" if written in (None, [], {}) else f"`{written}`"
 
 
-@pytest.mark.parametrize("section", [Config, ModelConfig, ModelPrice, TenantConfig, AgentBudgets, BudgetConfig])
+@pytest.mark.parametrize("section", SECTIONS)
 def test_the_page_has_a_table_of_every_key(section: type[Any]) -> None:
     table = "\n".join(["| key | value | default | meaning |", "|---|---|---|---|", *rows(section)])
     assert f"\n\n{table}\n\n" in PAGE
