@@ -38,6 +38,11 @@ __all__ = [
 COUNT_MAX = 10**15
 """The largest limit of tokens, steps or tool calls: exact in any JSON reader."""
 
+SECTION = ConfigDict(
+    extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True, validate_default=True
+)
+"""What every section has in common: unknown keys are errors, and nothing changes after it was read."""
+
 _NAME = r"^[a-z0-9][a-z0-9_.-]{0,62}$"
 _PROVIDER = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 _FILE = r"sqlite:///[^?#\x00-\x1f]+"
@@ -156,8 +161,3 @@ Percent = Annotated[int, Field(ge=0, le=100)]
 AlertPercent = Annotated[int, Field(ge=1, le=1000)]
 PositiveCount = Annotated[int, Field(ge=1, le=COUNT_MAX)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-SECTION = ConfigDict(
-    extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True, validate_default=True
-)
-"""What every section has in common: unknown keys are errors, and nothing changes after it was read."""
