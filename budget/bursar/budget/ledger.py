@@ -29,6 +29,8 @@ from bursar.budget.gate import Gates, closed, use_final
 from bursar.budget.journal import claim
 from bursar.budget.margin import Margins
 from bursar.budget.migrate import migrate
+from bursar.budget.policies import Policies
+from bursar.budget.pricelist import PriceList
 from bursar.budget.refusal import Refusal
 from bursar.budget.report import Reports
 from bursar.budget.reservations import (
@@ -65,6 +67,8 @@ class Ledger:
         self.gates = Gates(store, clock)
         self.margins = Margins(store)
         self.reports = Reports(store)
+        self.prices = PriceList(store, clock)
+        self.policies = Policies(store, clock)
         self.estimates = Estimates(store)
         self.slices = Slices(store, clock)
         self.alerts = Alerts(store, clock)

@@ -69,12 +69,18 @@ class PriceBook:
         self.taken = date.fromisoformat(document["taken"])
         self.source: str = document["source"]
         self._models: Mapping[str, Mapping[str, Any]] = document["models"]
+        self._known: dict[str, ModelFacts] = {}
 
     @classmethod
     @cache
     def builtin(cls) -> PriceBook:
         """The book that Bursar carries."""
         return cls(json.loads((resources.files("bursar.budget") / "data" / "prices.json").read_bytes()))
+
+    @staticmethod
+    def name_of(provider: str, model: str) -> str:
+        """The `provider/model` under which a model is listed."""
+        return _name(provider, model)
 
     def lookup(self, provider: str, model: str, on: date | None = None) -> ModelFacts | None:
         """The facts of exactly this model at exactly this provider; None where the book has none.
@@ -85,7 +91,9 @@ class PriceBook:
         entry = self._models.get(name)
         if entry is None or (on is not None and on < self.taken):
             return None
-        return self._facts(name, entry)
+        if name not in self._known:
+            self._known[name] = self._facts(name, entry)
+        return self._known[name]
 
     def near(self, provider: str, model: str) -> list[str]:
         """Up to three names that look like this one, the likeliest first: for error messages, never for a price."""

@@ -154,7 +154,7 @@ class Attempts:
             wanted = max(1, min(wanted, model.context_window - counted))
         return ModelQuote(
             model=model.name,
-            price=model.price,
+            price=model.price_for(ask.messages),
             input_tokens=bound,
             max_output_tokens=wanted,
             keep_back=run.to_keep(kept),

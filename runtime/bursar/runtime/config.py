@@ -7,17 +7,14 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
-    Discriminator,
     Field,
     PrivateAttr,
-    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -46,10 +43,10 @@ from bursar.runtime.config_fields import (
     ProviderName,
     Seconds,
     Text,
-    UsdPerMtok,
     VariableName,
 )
 from bursar.runtime.config_file import Document, read_file, read_yaml
+from bursar.runtime.config_prices import SIM_PRICE, DeclaredPrice, GpuPrice, ModelPrice
 from bursar.runtime.config_problems import Problem, Problems, explain, nearest
 
 __all__ = [
@@ -57,6 +54,7 @@ __all__ = [
     "AgentBudgets",
     "BudgetConfig",
     "Config",
+    "GpuPrice",
     "ModelConfig",
     "ModelPrice",
     "TenantConfig",
@@ -71,45 +69,6 @@ class Section(BaseModel):
     """What the sections of this file have in common."""
 
     model_config = SECTION
-
-
-class ModelPrice(Section):
-    """Prices in USD per million tokens, as the provider publishes them."""
-
-    input_usd_per_mtok: UsdPerMtok
-    """Tokens that the model reads."""
-
-    output_usd_per_mtok: UsdPerMtok
-    """Tokens that the model writes."""
-
-    cache_read_usd_per_mtok: UsdPerMtok | None = None
-    """Input tokens that came from the provider's prompt cache; without it they cost what input costs."""
-
-    cache_write_usd_per_mtok: UsdPerMtok | None = None
-    """Input tokens that were written to the provider's prompt cache; without it they cost what input costs."""
-
-    reasoning_usd_per_mtok: UsdPerMtok | None = None
-    """Output tokens that the model thought with; without it they cost what output costs."""
-
-
-SIM_PRICE = ModelPrice(input_usd_per_mtok=Decimal("0.40"), output_usd_per_mtok=Decimal("1.60"))
-"""What a `sim` model costs unless its section says otherwise: the simulator is metered like any other model."""
-
-
-def _price_kind(value: object) -> str | None:
-    if value == "free":
-        return "[free]"
-    return "[prices]" if isinstance(value, (ModelPrice, Mapping)) else None
-
-
-Price = Annotated[
-    Annotated[Literal["free"], Tag("[free]")] | Annotated[ModelPrice, Tag("[prices]")],
-    Discriminator(
-        _price_kind,
-        custom_error_type="price",
-        custom_error_message="expected free, or a mapping with input_usd_per_mtok and output_usd_per_mtok",
-    ),
-]
 
 
 class ModelConfig(Section):
@@ -128,8 +87,12 @@ class ModelConfig(Section):
     api_key_env: VariableName | None = None
     """The name of the environment variable that holds the key; never the key itself."""
 
-    price: Price | None = None
-    """`free`, or prices of its own; without it the dated price book's (for `sim`: input 0.40, output 1.60)."""
+    price: DeclaredPrice | None = None
+    """`free`, prices of its own, or the time of its GPUs; without it the latest that was imported, else the price
+    book's (for `sim`: input 0.40, output 1.60)."""
+
+    service_tier: Literal["standard", "flex", "priority"] = "standard"
+    """How the provider is asked to serve the model; `flex` waits and costs less, `priority` costs more."""
 
     context_window: PositiveCount | None = None
     """How many tokens the model can read and write in one call; without it what the price book says."""
@@ -167,7 +130,7 @@ class ModelConfig(Section):
 
     @field_validator("price")
     @classmethod
-    def _sim_is_metered(cls, value: Price | None, info: ValidationInfo) -> Price | None:
+    def _sim_is_metered(cls, value: DeclaredPrice | None, info: ValidationInfo) -> DeclaredPrice | None:
         return SIM_PRICE if value is None and info.data.get("provider") == "sim" else value
 
     @field_validator("max_output_tokens")
@@ -213,6 +176,20 @@ class TenantConfig(Section):
         }
         parts = ({f"{kind}.{name}": one.budgets for name, one in named.items()} for kind, named in kinds.items())
         require_parts_fit(self.budgets, *parts)
+        return self
+
+    unpriced: Literal["refuse", "ceiling_price", "allow_and_alert"] = "refuse"
+    """What happens to a call of a model without a price: it is refused where money is limited, it costs what
+    `ceiling_price` says, or it goes out at no cost and somebody is told."""
+
+    ceiling_price: ModelPrice | None = None
+    """What an unpriced model costs here; it belongs to `unpriced: ceiling_price`. Set it above any price you pay."""
+
+    @model_validator(mode="after")
+    def _ceiling_has_a_price(self) -> Self:
+        if (self.unpriced == "ceiling_price") != (self.ceiling_price is not None):
+            text = "expected it where unpriced is ceiling_price, and only there"
+            raise Problems([Problem(path=("ceiling_price",), text=text)])
         return self
 
 

@@ -88,11 +88,11 @@ class Runtime:
         money, LedgerUnavailable or LedgerVersionError for the store.
         """
         read = config if isinstance(config, Config) else load_config(config)
-        catalog = Catalog(read, env=env)
-        require_prices(catalog, read)
         ledger, records = await asyncio.to_thread(open_ledger, read, clock=clock, env=env)
         thread = LedgerThread(ledger)
         try:
+            catalog = Catalog(read, env=env, prices=ledger.prices)
+            require_prices(catalog, read)
             async with open_checkpoints(read.checkpoints_path) as checkpointer:
                 catalog.warm_up()
                 rng = rng or random.Random()  # noqa: S311 - it spreads retries, and keeps no secret
@@ -217,7 +217,7 @@ class Runtime:
             raise UsageError(f"on_limit {on_limit!r}: expected one of {', '.join(get_args(OnLimit))}")
         work = self._ready(source, name)
         bounds = work.bounded(limits)
-        if bounds.nanousd is not None:
+        if bounds.nanousd is not None and section.unpriced == "refuse":
             for agent in work.agents:
                 self._catalog.require_prices(agent.tier, "the run has a limit in USD")
         for agent in work.agents:

@@ -12,6 +12,7 @@ from bursar.budget.ledger import Ledger
 from bursar.budget.money import nanousd
 from bursar.budget.windows import Period
 from bursar.runtime.config import BudgetConfig, Config, TenantConfig
+from bursar.runtime.declared_prices import declared_price
 
 if TYPE_CHECKING:
     from bursar.runtime.models.catalog import Catalog
@@ -34,12 +35,19 @@ def declare_budgets(ledger: Ledger, config: Config) -> None:
             ledger.budgets.set(path, limit={}, author=_AUTHOR, source="config", organisation=organisation)
         for budget in budgets:
             _declare(ledger, path, budget, organisation)
+    for name, tenant in config.tenants.items():
+        _declare_policy(ledger, name, tenant)
     _lift_all_but(ledger, config, {(path, budget.per) for path, budgets in declared.items() for budget in budgets})
 
 
 def require_prices(catalog: Catalog, config: Config) -> None:
-    """Raise PriceMissingError where a tenant with a budget in money may use a model without a price."""
+    """Raise PriceMissingError where a tenant with a budget in money may use a model without a price.
+
+    A tenant that has said what happens to such a model is not asked again.
+    """
     for name, tenant in config.tenants.items():
+        if tenant.unpriced != "refuse":
+            continue
         above = config.organisations[tenant.organisation].budgets if tenant.organisation else []
         if any(budget.usd is not None and budget.mode == "hard" for budget in (*tenant.budgets, *above)):
             for tier in tenant.tiers or config.tiers:
@@ -111,6 +119,11 @@ def _declare(ledger: Ledger, path: str, budget: BudgetConfig, organisation: str 
         alerts=budget.alerts,
         organisation=organisation,
     )
+
+
+def _declare_policy(ledger: Ledger, name: str, tenant: TenantConfig) -> None:
+    ceiling = None if tenant.ceiling_price is None else declared_price(name, tenant.ceiling_price)
+    ledger.policies.set(name, unpriced=tenant.unpriced, ceiling=ceiling, author=_AUTHOR, source="config")
 
 
 def _lift_all_but(ledger: Ledger, config: Config, declared: Collection[tuple[str, Period]]) -> None:

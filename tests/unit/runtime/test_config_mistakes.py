@@ -251,7 +251,8 @@ def test_a_model_says_what_its_provider_needs(section: str, mistake: str) -> Non
     [
         (
             "cheap",
-            '42: models.m.price = "cheap": expected free, or a mapping with input_usd_per_mtok and output_usd_per_mtok',
+            '42: models.m.price = "cheap": expected free, a mapping with input_usd_per_mtok and output_usd_per_mtok, '
+            "or one with gpu_usd_per_hour",
         ),
         ("{input_usd_per_mtok: 1}", "35: models.m.price.output_usd_per_mtok: this key is required"),
         (

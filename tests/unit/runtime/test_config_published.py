@@ -18,6 +18,7 @@ from bursar.runtime.config import (
     AgentBudgets,
     BudgetConfig,
     Config,
+    GpuPrice,
     ModelConfig,
     ModelPrice,
     TenantConfig,
@@ -85,6 +86,8 @@ PAGE = (DOCS / "configuration.md").read_text()
 LINKS = {
     "AgentBudgets": "[agent](#agents-teams-and-users)",
     "BudgetConfig": "[budget](#budgets)",
+    "GpuPrice": "[GPU time](#gpu-time)",
+    "LongContextPrice": "[step](#steps-of-input-length)",
     "ModelConfig": "[model](#models)",
     "ModelPrice": "[prices](#prices)",
     "NodeBudgets": "[budgets of a node](#agents-teams-and-users)",
@@ -92,6 +95,7 @@ LINKS = {
     "TeamBudgets": "[team](#agents-teams-and-users)",
     "UserBudgets": "[user](#agents-teams-and-users)",
     "TenantConfig": "[tenant](#tenants)",
+    "TierPrice": "[tier](#service-tiers)",
 }
 
 
@@ -99,6 +103,7 @@ SECTIONS = [
     Config,
     ModelConfig,
     ModelPrice,
+    GpuPrice,
     OrganisationConfig,
     TenantConfig,
     AgentBudgets,

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from bursar.budget.errors import PriceMissingError, UsageError
-from bursar.budget.pricebook import PriceBook
-from bursar.budget.prices import Price
-from bursar.runtime.config import Config, ModelConfig, ModelPrice
+from bursar.budget.pricebook import ModelFacts, PriceBook
+from bursar.budget.prices import Bounds, Price
+from bursar.runtime.config import Config, ModelConfig
+from bursar.runtime.declared_prices import declared_price
 from bursar.runtime.models.litellm_sdk import LiteLLMProvider
 from bursar.runtime.models.openai_sdk import OpenAIProvider
-from bursar.runtime.models.provider import Provider
+from bursar.runtime.models.provider import Message, Provider
 from bursar.runtime.models.scenario import load_scenario
 from bursar.runtime.models.sim import SimProvider
 from bursar.runtime.models.wire import OutputBound
+
+if TYPE_CHECKING:
+    from bursar.budget.pricelist import PriceList
 
 __all__ = ["OUTPUT_CAP", "Catalog", "Model"]
 
@@ -40,20 +42,41 @@ class Model:
     provider_name: str
     provider_model: str
     price: Price | None
+    """Its worst case covers the service tier that the model is asked for, and any modality."""
+
+    text_price: Price | None
+    """The same row for calls that send only text."""
+
     context_window: int | None
     max_output_tokens: int
     timeout_s: float
     retries: int
 
+    def price_for(self, messages: Iterable[Message]) -> Price | None:
+        """The price of a call that sends these messages: text alone need not reserve what audio may cost."""
+        return self.text_price if all(map(_is_text, messages)) else self.price
+
 
 class Catalog:
-    """Every model and tier of a configuration. A model's key is read when the model is first asked for."""
+    """Every model and tier of a configuration. A model's key is read when the model is first asked for.
 
-    def __init__(self, config: Config, *, env: Mapping[str, str] = os.environ) -> None:
+    A model costs what its section says, else what is listed for today, else what the price book says.
+    """
+
+    def __init__(
+        self, config: Config, *, env: Mapping[str, str] = os.environ, prices: PriceBook | PriceList | None = None
+    ) -> None:
+        """`prices` is the store's list; without one there is the built-in book alone."""
         self._config = config
         self._env = env
+        self._listed = prices or PriceBook.builtin()
         self._models: dict[str, Model] = {}
-        self._prices: dict[str, Price | None] = {}
+        self._prices: dict[str, tuple[ModelFacts | None, Price | None]] = {}
+        self._declared = {
+            name: declared_price(name, section.price)
+            for name, section in config.models.items()
+            if section.price is not None
+        }
 
     @property
     def tiers(self) -> Mapping[str, Iterable[str]]:
@@ -68,16 +91,23 @@ class Catalog:
         return tuple(self.model(model) for model in self._config.tiers[name])
 
     def model(self, name: str) -> Model:
-        """A model by its name in bursar.yaml."""
-        if name not in self._models:
-            self._models[name] = self._build(name, self._config.models[name])
-        return self._models[name]
+        """A model by its name in bursar.yaml, at today's price."""
+        known, price = self._models.get(name), self.price(name)
+        if known is None:
+            known = self._models[name] = self._build(name, self._config.models[name], price)
+        elif known.price is not price:
+            known = self._models[name] = replace(known, **_priced(price))
+        return known
 
     def price(self, name: str) -> Price | None:
-        """What a model costs; None where nobody says. Needs no key."""
-        if name not in self._prices:
-            self._prices[name] = self._facts(name, self._config.models[name])[0]
-        return self._prices[name]
+        """What a model costs today; None where nobody says. Needs no key."""
+        facts = self._facts(name)
+        known = self._prices.get(name)
+        if known is None or known[0] is not facts:
+            price = self._declared.get(name) or (facts.price if facts else None)
+            bounds = Bounds(service_tiers=(self._config.models[name].service_tier,))
+            known = self._prices[name] = (facts, price and price.bounded(bounds))
+        return known[1]
 
     def require_prices(self, tier: str, why: str) -> None:
         """Raise PriceMissingError where a model of the tier has no price, since `why` limits money."""
@@ -105,42 +135,53 @@ class Catalog:
         for model in self._models.values():
             await model.provider.aclose()
 
-    def _build(self, name: str, section: ModelConfig) -> Model:
-        price, window, cap = self._facts(name, section)
+    def _build(self, name: str, section: ModelConfig, price: Price | None) -> Model:
+        facts = self._facts(name)
+        cap = section.max_output_tokens or (facts.max_output_tokens if facts else None)
         return Model(
             name=name,
-            provider=self._provider(name, section),
+            provider=self._provider(name, section, price),
             provider_name=section.provider,
             provider_model=section.model or section.scenario or name,
-            price=price,
-            context_window=section.context_window or window,
-            max_output_tokens=section.max_output_tokens or cap or OUTPUT_CAP,
+            context_window=section.context_window or (facts.context_window if facts else None),
+            max_output_tokens=cap or OUTPUT_CAP,
             timeout_s=section.timeout_s,
             retries=section.retries,
+            **_priced(price),
         )
 
-    def _provider(self, name: str, section: ModelConfig) -> Provider:
+    def _provider(self, name: str, section: ModelConfig, price: Price | None) -> Provider:
         if section.provider == "sim":
             return SimProvider(load_scenario(section.scenario or "", base=self._config.base), seed=section.seed)
         key = self._config.secret(name, self._env)
         if section.provider in _OPENAI_COMPATIBLE:
             bound: OutputBound = "max_completion_tokens" if section.provider == "openai" else "max_tokens"
-            return OpenAIProvider(key, section.api_base, output_bound=bound)
-        return LiteLLMProvider(section.provider, key, section.api_base)
+            tier = _asked_tier(section, price)
+            return OpenAIProvider(key, section.api_base, output_bound=bound, service_tier=tier)
+        return LiteLLMProvider(section.provider, key, section.api_base, service_tier=_asked_tier(section, None))
 
-    def _facts(self, name: str, section: ModelConfig) -> tuple[Price | None, int | None, int | None]:
-        """Price, context window and output cap: the section's own price first, else the book's."""
-        book = PriceBook.builtin().lookup(section.provider, section.model or "") if section.provider != "sim" else None
-        price = book.price if book else None
-        if section.price is not None:
-            price = _declared(name, section.price)
-        return (price, book.context_window, book.max_output_tokens) if book else (price, None, None)
+    def _facts(self, name: str) -> ModelFacts | None:
+        section = self._config.models[name]
+        return None if section.provider == "sim" else self._listed.lookup(section.provider, section.model or "")
 
 
-def _declared(name: str, section: ModelPrice | str) -> Price:
-    # Undated: the id names the content, so that a changed price is another row and old postings keep theirs.
-    if isinstance(section, str):
-        return Price.free(id=f"config:{name}@free", source="bursar.yaml", effective=date.min)
-    rates = section.model_dump(exclude_none=True)
-    digest = hashlib.sha256(json.dumps(rates, default=str, sort_keys=True).encode()).hexdigest()[:8]
-    return Price(id=f"config:{name}@{digest}", source="bursar.yaml", effective=date.min, **rates)
+def _priced(price: Price | None) -> dict[str, Any]:
+    tiers = price.bounds.service_tiers if price else ()
+    return {"price": price, "text_price": price and price.bounded(Bounds(service_tiers=tiers, input=()))}
+
+
+def _asked_tier(section: ModelConfig, price: Price | None) -> str | None:
+    """The tier to ask for by name; the standard one only where a project's own default could be dearer."""
+    if section.service_tier != "standard":
+        return section.service_tier
+    return "default" if section.provider == "openai" and price is not None and price.priority is not None else None
+
+
+def _is_text(message: Message) -> bool:
+    content = message.get("content")
+    parts: Collection[Any] = content if isinstance(content, list) else ()
+    return content is None or isinstance(content, str) or all(_is_text_part(part) for part in parts)
+
+
+def _is_text_part(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "text"

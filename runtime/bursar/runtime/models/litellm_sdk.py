@@ -41,12 +41,20 @@ class LiteLLMProvider:
 
     _open: ClassVar[WeakSet[LiteLLMProvider]] = WeakSet()
 
-    def __init__(self, provider: str, api_key: str | None = None, api_base: str | None = None) -> None:
+    def __init__(
+        self,
+        provider: str,
+        api_key: str | None = None,
+        api_base: str | None = None,
+        *,
+        service_tier: str | None = None,
+    ) -> None:
         """`provider` is litellm's name of it; without a key litellm looks for the provider's usual variables.
 
         Raises ConfigError for a broken key.
         """
         self._provider, self._key, self._base = provider, checked_key(api_key), api_base
+        self._tier = service_tier
         self._open.add(self)
 
     def warm_up(self) -> None:
@@ -104,7 +112,7 @@ class LiteLLMProvider:
         if taken := sorted(_RESERVED & request.extra.keys()):
             raise NotSent(f"extra: {', '.join(taken)} is litellm's, not a parameter of the model")
         return {
-            **body_of(request, "max_tokens"),
+            **body_of(request, "max_tokens", self._tier),
             "model": f"{self._provider}/{request.model}",
             "api_key": self._key,
             "api_base": self._base,

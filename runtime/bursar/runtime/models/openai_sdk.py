@@ -50,9 +50,11 @@ class OpenAIProvider:
         api_base: str | None = None,
         *,
         output_bound: OutputBound = "max_completion_tokens",
+        service_tier: str | None = None,
     ) -> None:
         """Without a key the word `none` is sent, whatever the environment holds; ConfigError for a broken key."""
         self._key, self._base, self._bound = checked_key(api_key), api_base or OPENAI_API_BASE, output_bound
+        self._tier = service_tier
         self._who = urlsplit(self._base).netloc.rpartition("@")[2]
         self._clients: dict[asyncio.AbstractEventLoop, AsyncOpenAI] = {}
 
@@ -64,7 +66,7 @@ class OpenAIProvider:
         """Answer the request; raises ProviderError, such as NotSent for a request that cannot be sent as it is."""
         import httpx
 
-        before, content = sys.exception(), encoded(body_of(request, self._bound))
+        before, content = sys.exception(), encoded(body_of(request, self._bound, self._tier))
         try:
             client = await self._client()
             async with asyncio.timeout(request.timeout_s):
@@ -77,7 +79,7 @@ class OpenAIProvider:
         """Yield what each chunk adds, then the whole reply; raises as `complete` does."""
         before, answer = sys.exception(), StreamedAnswer()
         streamed = {"stream": True, "stream_options": {"include_usage": True}}
-        content = encoded(body_of(request, self._bound) | streamed)
+        content = encoded(body_of(request, self._bound, self._tier) | streamed)
         try:
             async with aclosing(self._chunks(request, content)) as chunks:
                 async for chunk in chunks:

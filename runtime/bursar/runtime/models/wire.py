@@ -33,7 +33,17 @@ OutputBound = Literal["max_completion_tokens", "max_tokens"]
 """The name under which a server takes `max_output_tokens`: OpenAI's own is the first, most others know the second."""
 
 _RESERVED = frozenset(
-    {"model", "messages", "max_tokens", "max_completion_tokens", "n", "best_of", "stream", "stream_options"}
+    {
+        "model",
+        "messages",
+        "max_tokens",
+        "max_completion_tokens",
+        "n",
+        "best_of",
+        "service_tier",
+        "stream",
+        "stream_options",
+    }
 )
 """What decides how much a call can cost; `extra` may not change it behind the reservation."""
 
@@ -49,12 +59,12 @@ def checked_key(api_key: str | None) -> str | None:
     return api_key or None
 
 
-def body_of(request: ModelRequest, bound: OutputBound) -> dict[str, Any]:
+def body_of(request: ModelRequest, bound: OutputBound, service_tier: str | None = None) -> dict[str, Any]:
     """The request's body; raises NotSent where `extra` would escape the reservation."""
     if taken := sorted(_RESERVED & request.extra.keys()):
         raise NotSent(
             f"extra: {', '.join(taken)} would change what the call can cost after it was reserved; "
-            "use the request's own fields, such as max_output_tokens"
+            "use the request's own fields, such as max_output_tokens, or the model's service_tier"
         )
     optional = {
         "tools": [*request.tools] or None,
@@ -62,6 +72,7 @@ def body_of(request: ModelRequest, bound: OutputBound) -> dict[str, Any]:
         "stop": request.stop or None,
         "temperature": request.temperature,
         "response_format": request.response_format,
+        "service_tier": service_tier,
     }
     body = {"model": request.model, "messages": [*request.messages], bound: request.max_output_tokens}
     return {**request.extra, **body, **{key: value for key, value in optional.items() if value is not None}}
