@@ -24,8 +24,8 @@ __all__ = ["Anomalies", "Step", "burn", "growth", "repetition"]
 REPEATS_MIN = 5
 """How often one call must be made, each after the one before had ended, to be a loop."""
 
-BLOCKS, BLOCK = 4, 5
-"""Growth is seen over the last four blocks of five steps, by the median of each."""
+BLOCKS, STEPS_MIN = 4, 20
+"""Growth is seen over four blocks of steps, by the median of each, from twenty steps on."""
 
 GROWTH_MIN = 3
 """How many times as much the last block must cost as the first; each at least a quarter more than the one before."""
@@ -94,7 +94,7 @@ def repetition(steps: Sequence[Step]) -> tuple[Step, int] | None:
 
 
 def growth(steps: Sequence[Step]) -> tuple[Step, int, int] | None:
-    """The last step of a node whose steps grow dearer and dearer, with the median cost of its first and last block.
+    """The last step of a node whose steps grow dearer and dearer, with the median cost of its first and last quarter.
 
     By node and model: neither a larger tier nor another node's longer prompt is growth. Medians, so that one large
     answer is none either.
@@ -104,10 +104,11 @@ def growth(steps: Sequence[Step]) -> tuple[Step, int, int] | None:
         if step.nanousd:
             series[step.node, step.model].append(step)
     for found in series.values():
-        if len(found) < BLOCKS * BLOCK:
+        if len(found) < STEPS_MIN:
             continue
-        costs = [step.nanousd for step in found[-BLOCKS * BLOCK :]]
-        blocks = [sorted(costs[at : at + BLOCK])[BLOCK // 2] for at in range(0, len(costs), BLOCK)]
+        size = len(found) // BLOCKS
+        costs = [step.nanousd for step in found[-BLOCKS * size :]]
+        blocks = [sorted(costs[at : at + size])[size // 2] for at in range(0, len(costs), size)]
         rises = all(4 * after >= 5 * before for before, after in pairwise(blocks))
         if rises and blocks[-1] >= GROWTH_MIN * blocks[0]:
             return found[-1], blocks[0], blocks[-1]
