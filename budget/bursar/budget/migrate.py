@@ -20,6 +20,7 @@ SCRIPTS = Path(__file__).parent / "migrations"
 _one_at_a_time = threading.Lock()
 
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtext('bursar migrate'))")
+_NO_HURRY = text("SET LOCAL statement_timeout TO 0")
 
 
 def migrate(
@@ -37,6 +38,7 @@ def migrate(
     with _one_at_a_time, store.write(durable=True) as connection:
         if store.dialect == "postgresql":  # SQLite has one writer at a time anyway
             connection.execute(_LOCK)
+            connection.execute(_NO_HURRY)
         found = _version(connection, version_table)
         if found != head:
             _upgrade(connection, found, store, scripts, version_table)
