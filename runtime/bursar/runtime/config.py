@@ -329,12 +329,19 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def load_config(path: str | Path) -> Config:
-    """The configuration in a file; raises ConfigError with every problem of the file, each at its line and column."""
-    return parse_config(read_file(Path(path)), file=path)
+_INSTALLATION = ("database", "models", "tiers")
+"""What a file of other budgets leaves as it is."""
 
 
-def parse_config(text: str, *, file: str | Path) -> Config:
+def load_config(path: str | Path, *, rest: Config | None = None) -> Config:
+    """The configuration in a file; raises ConfigError with every problem of the file, each at its line and column.
+
+    A file without database, models and tiers takes them from `rest`, where that is given.
+    """
+    return parse_config(read_file(Path(path)), file=path, rest=rest)
+
+
+def parse_config(text: str, *, file: str | Path, rest: Config | None = None) -> Config:
     """The configuration in a text that came from `file`; raises ConfigError as `load_config` does."""
     document = read_yaml(text, file=Path(file))
     if document.data is None:
@@ -345,12 +352,14 @@ def parse_config(text: str, *, file: str | Path) -> Config:
             column=1,
             next_step="bursar init",
         )
-    problems = list(document.problems)
+    data, problems = document.data, list(document.problems)
+    if rest is not None and isinstance(data, dict) and data.keys().isdisjoint(_INSTALLATION):
+        data = {**{key: getattr(rest, key) for key in _INSTALLATION}, **data}
     try:
-        config = Config.model_validate(document.data)
+        config = Config.model_validate(data)
     except ValidationError as error:
         problems += explain(error, written=document.places, schema=config_schema())
-        problems += _dangling(_mapping(document.data))
+        problems += _dangling(_mapping(data))
     if problems:
         raise document.error(problems)
     config._document, config._path = document, Path(file).absolute()

@@ -17,7 +17,7 @@ from bursar.runtime.declared_prices import declared_price
 if TYPE_CHECKING:
     from bursar.runtime.models.catalog import Catalog
 
-__all__ = ["declare_budgets", "require_prices", "tenant_of", "tiers_of"]
+__all__ = ["declare_budgets", "declared_budgets", "limit_of", "require_prices", "tenant_of", "tiers_of"]
 
 _AUTHOR = "bursar.yaml"
 
@@ -28,7 +28,7 @@ def declare_budgets(ledger: Ledger, config: Config) -> None:
     What a budget no longer says returns to its default. A tenant without a budget gets an unlimited one, so that what
     it spends is summed up all the same.
     """
-    declared = dict(_declared(config))
+    declared = dict(declared_budgets(config))
     for path, budgets in declared.items():
         organisation = _organisation_of(config, path)
         if organisation is not None and not budgets:
@@ -74,7 +74,7 @@ def tiers_of(config: Config, tenant: str) -> tuple[str, ...] | None:
     return None if allowed is None else tuple(allowed)
 
 
-def _declared(config: Config) -> Iterator[tuple[str, Sequence[BudgetConfig]]]:
+def declared_budgets(config: Config) -> Iterator[tuple[str, Sequence[BudgetConfig]]]:
     """Every path that the configuration names, what is above before what is below."""
     for name, organisation in config.organisations.items():
         yield f"org:{name}", organisation.budgets
@@ -92,6 +92,16 @@ def _declared(config: Config) -> Iterator[tuple[str, Sequence[BudgetConfig]]]:
                 yield f"{name}/{agent}/node:{node}", of_node.budgets
 
 
+def limit_of(budget: BudgetConfig) -> dict[str, int | None]:
+    """A budget's limit by dimension, in the ledger's units; None is no limit."""
+    return {
+        "nanousd": None if budget.usd is None else nanousd(budget.usd),
+        "tokens": budget.tokens,
+        "steps": budget.steps,
+        "tool_calls": budget.tool_calls,
+    }
+
+
 def _organisation_of(config: Config, path: str) -> str | None:
     """The organisation of a tenant's path, "" for none; None for any other path."""
     if "/" in path or path.startswith("org:"):
@@ -104,12 +114,7 @@ def _declare(ledger: Ledger, path: str, budget: BudgetConfig, organisation: str 
         path,
         per=budget.per,
         zone=budget.zone,
-        limit={
-            "nanousd": None if budget.usd is None else nanousd(budget.usd),
-            "tokens": budget.tokens,
-            "steps": budget.steps,
-            "tool_calls": budget.tool_calls,
-        },
+        limit=limit_of(budget),
         author=_AUTHOR,
         source="config",
         mode=budget.mode,
