@@ -16,11 +16,12 @@ from sqlalchemy import RowMapping, select
 from bursar.budget import delivery as rows
 from bursar.budget.anomalies import Anomalies
 from bursar.budget.delivery import Claim
-from bursar.budget.outbox import Alert, AlertKind, known, tell
+from bursar.budget.endpoints import AlertKind, Endpoint
+from bursar.budget.outbox import Alert, known, tell
 from bursar.budget.running_out import running_out
 from bursar.budget.schema import alert, delivery
 from bursar.budget.store import Store
-from bursar.budget.webhooks import Answer, Endpoint, delay_us, send
+from bursar.budget.webhooks import Answer, delay_us, send
 from bursar.budget.windows import from_us, to_us
 
 if TYPE_CHECKING:

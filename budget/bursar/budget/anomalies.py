@@ -15,8 +15,9 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, func, select
 
+from bursar.budget.endpoints import AlertKind
 from bursar.budget.money import format_usd
-from bursar.budget.outbox import Alert, AlertKind, amount_json
+from bursar.budget.outbox import Alert, amount_json
 from bursar.budget.schema import pot, reservation
 
 __all__ = ["Anomalies", "Step", "burn", "growth", "repetition"]

@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from bursar.budget.amounts import DIMENSIONS, Amounts
-from bursar.budget.outbox import Alert, AlertKind, amount_json, tell
+from bursar.budget.endpoints import AlertKind
+from bursar.budget.outbox import Alert, amount_json, tell
 from bursar.budget.scope import Scope
 from bursar.budget.windows import from_us
 

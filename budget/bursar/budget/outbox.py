@@ -5,28 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from sqlalchemy import Connection, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from bursar.budget.endpoints import AlertKind
 from bursar.budget.money import usd
 from bursar.budget.schema import alert
 from bursar.budget.windows import from_us
 
-__all__ = ["ALERT_KINDS", "Alert", "AlertKind", "amount_json", "insert_once", "known", "tell"]
-
-AlertKind = Literal[
-    "limit.percent",  # a percent of a limit is used up
-    "limit.forecast",  # at the present pace a limit is used up before its window ends
-    "call.overage",  # a provider billed more than the bound it was given
-    "price.missing",  # a call was made at a model without a price, as the tenant's policy allows
-    "run.burn_rate",  # a run spends many times faster than its agent usually does
-    "run.loop",  # a run made the same call again and again
-    "run.cost_growth",  # the steps of a run become dearer and dearer
-    "test",  # somebody tries whether alerts arrive
-]
-ALERT_KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
+__all__ = ["Alert", "amount_json", "insert_once", "known", "tell"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,10 +21,11 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from bursar.budget import Ledger, Store, webhooks
 from bursar.budget.alerts import LOG, AlertLine, Delivered, DeliveryLine
 from bursar.budget.delivery import LEASE_US
+from bursar.budget.endpoints import Endpoint, check_url
 from bursar.budget.errors import ConfigError
 from bursar.budget.outbox import Alert, tell
 from bursar.budget.schema import alert, delivery
-from bursar.budget.webhooks import ATTEMPTS_MAX, DELAYS_S, Endpoint, check_url, delay_us
+from bursar.budget.webhooks import ATTEMPTS_MAX, DELAYS_S, delay_us
 from bursar.budget.windows import to_us, utc_now
 from tests.support.ledger import Clock
 from tests.support.processes import Child
@@ -288,7 +289,7 @@ def test_several_processes_that_deliver_at_once_send_each_alert_once(
 _DELIVERING = """
 import sys
 from bursar.budget import Ledger, Store
-from bursar.budget.webhooks import Endpoint
+from bursar.budget.endpoints import Endpoint
 ledger = Ledger(Store(sys.argv[1]))
 print("ready")
 ledger.alerts.deliver([Endpoint(url=sys.argv[2], secret=sys.argv[3], tenant="acme")])
@@ -391,6 +392,9 @@ def test_an_endpoint_is_https_or_on_this_machine(url: str) -> None:
         "hooks.example.com",
         "",
         "https://exa mple\x00.com/",
+        "https://example.com/#part",
+        "http://localhost\\@example.com/",
+        "http://localhost:99999999/",
     ],
 )
 def test_no_other_url_is_taken_and_the_error_does_not_show_it(url: str) -> None:
@@ -403,7 +407,7 @@ def test_no_other_url_is_taken_and_the_error_does_not_show_it(url: str) -> None:
     "secret", ["", "hunter2", "whsec_", "whsec_c2hvcnQ=", "whsec_!!", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]
 )
 def test_a_secret_that_signs_nothing_is_refused_and_none_is_ever_shown(secret: str) -> None:
-    with pytest.raises(ConfigError, match="24 to 64 bytes") as refused:
+    with pytest.raises(ConfigError, match="24 to 64 random bytes") as refused:
         to("https://example.com/", secret=secret)
     assert not secret or secret == "whsec_" or secret not in str(refused.value)
     assert SECRET not in repr(to("https://example.com/"))
