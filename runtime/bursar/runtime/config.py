@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from bursar.budget.endpoints import Endpoint, check_secret
 from bursar.budget.errors import ConfigError
 from bursar.runtime.config_budgets import (
     AgentBudgets,
@@ -48,6 +49,7 @@ from bursar.runtime.config_fields import (
 from bursar.runtime.config_file import Document, read_file, read_yaml
 from bursar.runtime.config_prices import SIM_PRICE, DeclaredPrice, GpuPrice, ModelPrice
 from bursar.runtime.config_problems import Problem, Problems, explain, nearest
+from bursar.runtime.config_webhooks import Webhooks
 
 __all__ = [
     "SIM_PRICE",
@@ -166,6 +168,9 @@ class TenantConfig(Section):
 
     users: Users = {}
     """Budgets of users in all of their teams, by the user's name; a run names its user."""
+
+    webhooks: Webhooks = []
+    """Who is told of the tenant's alerts; they are in the log in any case."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -293,7 +298,25 @@ class Config(Section):
             otherwise=", or use provider: sim, which needs no key",
         )
 
-    def _variable(self, *key: str, name: str, whose: str, env: Mapping[str, str], otherwise: str = "") -> str:
+    def endpoints(self, env: Mapping[str, str] = os.environ) -> list[Endpoint]:
+        """Who is told of alerts; raises ConfigError where a secret's variable is not set, or holds none."""
+        sections = {("organisations", name): one.webhooks for name, one in self.organisations.items()}
+        sections |= {("tenants", name): one.webhooks for name, one in self.tenants.items()}
+        found = []
+        for (kind, name), webhooks in sections.items():
+            for index, webhook in enumerate(webhooks):
+                key = (kind, name, "webhooks", index, "secret_env")
+                secret = self._variable(*key, name=webhook.secret_env, whose="the webhook", env=env)
+                try:
+                    check_secret(secret)
+                except ConfigError as error:
+                    text = f"the environment variable {webhook.secret_env} holds no secret: {error.message}"
+                    raise self.error(*key, text=text, next_step=error.next_step) from None
+                tenant = name if kind == "tenants" else f"org:{name}"
+                found.append(Endpoint(url=webhook.url, secret=secret, tenant=tenant, kinds=webhook.kinds))
+        return found
+
+    def _variable(self, *key: str | int, name: str, whose: str, env: Mapping[str, str], otherwise: str = "") -> str:
         """A secret; this is the one place where Bursar reads one from the environment."""
         if secret := env.get(name, "").strip():
             return secret

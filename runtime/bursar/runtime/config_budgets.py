@@ -20,6 +20,7 @@ from bursar.runtime.config_fields import (
     ZoneName,
 )
 from bursar.runtime.config_problems import Problem, Problems
+from bursar.runtime.config_webhooks import Webhooks
 
 __all__ = [
     "AgentBudgets",
@@ -198,3 +199,6 @@ class OrganisationConfig(Section):
 
     budgets: Required
     """One budget for each window."""
+
+    webhooks: Webhooks = []
+    """Who is told of alerts about the organisation's own budgets."""
