@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from bursar.budget import Ledger, Limits, Store
+from bursar.budget.verify import verify
 from tests.support.ledger import SUPPORT, Clock, audit, new_store
 
 # How long an example takes says nothing where a machine has other work to do.
@@ -28,6 +29,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store = new_store(tmp_path)
     yield store
     audit(store)
+    assert not verify(store).findings
     store.close()
 
 

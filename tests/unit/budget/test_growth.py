@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from bursar.budget import Ledger
 from bursar.budget.accounts import current
 from bursar.budget.prepared import driver_of
 from bursar.budget.reservations import silent
-from bursar.budget.schema import account, pot, reservation
+from bursar.budget.schema import reservation
 from bursar.budget.windows import to_us
-from tests.support.ledger import NOON, a_call, reserved, tokens
-
-HOUR_US = 3_600_000_000
+from tests.support.ledger import NOON, Clock, a_call, reserved, tokens
 
 
 def work(ledger: Ledger, read: Callable[[Connection], object]) -> int:
@@ -49,17 +47,14 @@ def test_a_reaper_that_finds_nothing_waits_for_nobody(ledger: Ledger, another: C
         assert ledger.reap() == 0
 
 
-def test_a_reserve_reads_the_present_windows_and_not_those_of_the_past(ledger: Ledger) -> None:
+def test_a_reserve_reads_the_present_windows_and_not_those_of_the_past(ledger: Ledger, clock: Clock) -> None:
     def read(connection: Connection) -> None:
-        assert len(current(connection, ("acme",), to_us(NOON))) == 1
+        assert len(current(connection, ("acme",), to_us(clock.now))) == 1
 
     ledger.budgets.set("acme", per="hour", limit={"steps": 1}, author="dana")
     before = work(ledger, read)
-    with ledger.store.write() as connection:
-        pot_id = connection.execute(select(pot.c.id).where(pot.c.path == "acme")).scalar_one()
-        past = [
-            {"pot_id": pot_id, "window": str(hour), "starts_us": hour * HOUR_US, "ends_us": (hour + 1) * HOUR_US}
-            for hour in range(100)
-        ]
-        connection.execute(insert(account), past)
+    for _ in range(100):
+        clock.advance(hours=1)
+        with ledger.store.write() as connection:
+            read(connection)
     assert work(ledger, read) == before
