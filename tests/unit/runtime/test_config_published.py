@@ -26,6 +26,7 @@ from bursar.runtime.config import (
     starter_config,
 )
 from bursar.runtime.config_budgets import NodeBudgets, OrganisationConfig, TeamBudgets, UserBudgets
+from bursar.runtime.config_webhooks import WebhookConfig
 from tests.unit.runtime.config_texts import MINIMAL, model, parse
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -95,6 +96,7 @@ LINKS = {
     "TeamBudgets": "[team](#agents-teams-and-users)",
     "UserBudgets": "[user](#agents-teams-and-users)",
     "TenantConfig": "[tenant](#tenants)",
+    "WebhookConfig": "[webhook](#webhooks)",
     "TierPrice": "[tier](#service-tiers)",
 }
 
@@ -111,6 +113,7 @@ SECTIONS = [
     TeamBudgets,
     UserBudgets,
     BudgetConfig,
+    WebhookConfig,
 ]
 
 
