@@ -110,6 +110,7 @@ class Outcome:
     really_spent: Amounts
     spent: Amounts
     lines: tuple[Line, ...]
+    """Of each budget the windows in which calls were made."""
 
     @property
     def saved(self) -> Amounts:
@@ -264,7 +265,8 @@ class Simulation:
         for path in sorted(self._budgets):
             for budget in self._budgets[path]:
                 for account in budget.told:
-                    yield _line(budget.rule, account)
+                    if account.tally.calls:
+                        yield _line(budget.rule, account)
 
 
 def simulate(

@@ -34,7 +34,7 @@ def estimate(
     config: ConfigFile = CONFIG_FILE,
     as_json: AsJson = False,
 ) -> None:
-    """Estimate what a run of an agent will come to, from its last runs."""
+    """Estimate what a run will come to, from its agent's last runs."""
     with open_books(config) as books:
         of_tenant = _tenant(books, agent, tenant)
         waiting = interrupted(books, of_tenant)

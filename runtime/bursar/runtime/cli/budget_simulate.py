@@ -32,7 +32,7 @@ RUNS_SHOWN_MAX = 5
 
 _COLUMNS: Sequence[Column] = (
     ("budget", "whole"),
-    "window",
+    ("window", "whole"),
     ("limit", "right"),
     ("really", "right"),
     ("would be", "right"),
@@ -83,12 +83,11 @@ def rules_of(config: Config) -> Iterator[Rule]:
 
 
 def _print(policy: Path, outcome: Outcome) -> None:
-    rows = [row for line in _worth_telling(outcome.lines) for row in _rows(line)]
-    if rows:
-        print_table(_COLUMNS, rows)
-    left_out = len(outcome.lines) - len({*map(id, _worth_telling(outcome.lines))})
-    if left_out:
-        console().print(f"and {counted(left_out, 'window')} more, all in --json", style="dim")
+    told = [*_worth_telling(outcome.lines)]
+    if told:
+        print_table(_COLUMNS, [row for line in told for row in _rows(line)])
+    if len(told) < len(outcome.lines):
+        console().print(f"and {counted(len(outcome.lines) - len(told), 'window')} more, in --json", style="dim")
     runs = sorted((run for line in outcome.lines for run in line.runs), key=lambda run: run.at)
     for run in runs[:RUNS_SHOWN_MAX]:
         print_words(f"{shown_time(run.at)}  {run.run_id} would have been stopped: {_why(run)}")
@@ -108,7 +107,8 @@ def _sentences(policy: Path, outcome: Outcome) -> Iterator[str]:
     )
     yield f"spent: {_sums(outcome.really_spent)} really, {_sums(outcome.spent)} then; saved: {_sums(outcome.saved)}"
     if outcome.capped or outcome.waited:
-        yield f"{outcome.capped:,} answers would have been cut shorter, {counted(outcome.waited, 'call')} have waited"
+        capped, waited = counted(outcome.capped, "answer"), counted(outcome.waited, "call")
+        yield f"{capped} would have been bounded more tightly, {waited} would have waited"
     for path, runs in outcome.really_stopped.items():
         yield f"really stopped by {path}: {counted(runs, 'run')}"
 
