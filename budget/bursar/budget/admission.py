@@ -120,8 +120,10 @@ def _admit_whole(
     waits: Wait | None = None
     for balance in balances:
         for dimension, need in needs.items():
+            if balance.limit[dimension] is None:
+                continue
             room = _room(balance, dimension, quote.keep_back)
-            if room is None or need <= room - balance.held[dimension]:
+            if need <= room - balance.held[dimension]:
                 continue
             if need > room:
                 return _refusal(balance, dimension, quote, need, need)
@@ -134,9 +136,9 @@ def _admit_model(balances: Sequence[Balance], quote: ModelQuote) -> Admitted | W
     bound, bound_now, in_flight = quote.max_output_tokens, quote.max_output_tokens, ""
     for balance in balances:
         for dimension in (_NANOUSD, _TOKENS, _STEPS):
-            room = _room(balance, dimension, quote.keep_back)
-            if room is None:
+            if balance.limit[dimension] is None:
                 continue
+            room = _room(balance, dimension, quote.keep_back)
             if dimension == _NANOUSD and quote.price is None:
                 if quote.allow_unpriced:
                     continue
@@ -154,10 +156,10 @@ def _admit_model(balances: Sequence[Balance], quote: ModelQuote) -> Admitted | W
     return Admitted(Amounts(nanousd, quote.input_tokens + bound, 1), bound, bound < quote.max_output_tokens)
 
 
-def _room(balance: Balance, dimension: int, keep_back: Mapping[str, Amounts]) -> int | None:
-    """What posted amounts leave in one dimension, beside what is kept back; None without a limit."""
-    limit = balance.limit[dimension]
-    return None if limit is None else limit - balance.posted[dimension] - _kept_back(balance, dimension, keep_back)
+def _room(balance: Balance, dimension: int, keep_back: Mapping[str, Amounts]) -> int:
+    """What posted amounts leave in a dimension that is limited, beside what is kept back."""
+    room = (balance.limit[dimension] or 0) - balance.posted[dimension]
+    return room - _kept_back(balance, dimension, keep_back) if keep_back else room
 
 
 def _kept_back(balance: Balance, dimension: int, keep_back: Mapping[str, Amounts]) -> int:

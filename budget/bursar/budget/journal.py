@@ -12,10 +12,10 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Text, bindparam, func, insert, or_, select, update
+from sqlalchemy import BindParameter, Connection, Text, bindparam, func, insert, literal_column, or_, select, update
 
 from bursar.budget.amounts import DIMENSIONS, Amounts
-from bursar.budget.prepared import Prepared, PreparedInsert, Record
+from bursar.budget.prepared import Positional, Prepared, Record
 from bursar.budget.schema import account, chain, entry
 
 __all__ = ["NOBODYS", "NOTHING", "amounts_in", "body_of", "claim", "columns_of", "hash_of", "journal", "move"]
@@ -25,20 +25,21 @@ NOTHING = Amounts()
 NOBODYS = "ledger"
 """The chain of what belongs to no tenant: prices."""
 
-_LINK = Prepared(
+_NEXT_HASH = func.bursar_sha256(chain.c.hash + bindparam("body", type_=Text), type_=Text)
+_LINK = Positional(
     update(chain)
     .where(chain.c.name == bindparam("of_chain"))
-    .values(
-        number=chain.c.number + 1, hash=func.bursar_sha256(chain.c.hash + bindparam("body", type_=Text), type_=Text)
-    )
-    .returning(chain.c.number, chain.c.hash)
+    .values(number=chain.c.number + literal_column("1"), hash=_NEXT_HASH)
+    .returning(chain.c.number, chain.c.hash),
+    ("body", "of_chain"),
 )
 _BODY = (
     *("chain", "at_us", "kind", "reservation_id", "accounts", "path"),
     *(f"{side}_{name}" for side in ("held", "posted", "limit") for name in DIMENSIONS),
     *("author", "note", "detail"),
 )
-_ENTRY = PreparedInsert(entry, [column.name for column in entry.c if column.name in (*_BODY, "number", "hash")])
+_COLUMNS = [column.name for column in entry.c if column.name != "seq"]
+_ENTRY = Positional(insert(entry).values({name: bindparam(name) for name in _COLUMNS}), _COLUMNS)
 _as_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -72,10 +73,15 @@ def move(
 
     `accounts` is a JSON list of ids. Returns the ids of those in which the next alert is due.
     """
-    ids: list[int] = json.loads(accounts)
-    changes = {**columns_of("d_held", held), **columns_of("d_posted", posted)}
-    changed = _move(len(ids), bool(posted))(connection, {**changes, **{f"id_{at}": one for at, one in enumerate(ids)}})
-    due = [row[0] for row in changed.fetchall() if row[1]] if posted else []
+    ids = _ids(accounts)
+    more_held = (held.nanousd, held.tokens, held.steps, held.tool_calls)
+    due = []
+    if posted:
+        more_posted = (posted.nanousd, posted.tokens, posted.steps, posted.tool_calls)
+        changed = _move(len(ids), posts=True)(connection, (*more_posted, *more_held, *ids))
+        due = [row[0] for row in changed.fetchall() if row[1]]
+    else:
+        _move(len(ids), posts=False)(connection, (*more_held, *ids))
     journal(
         connection,
         chain=chain,
@@ -151,7 +157,7 @@ _NO_LIMIT = (None,) * len(DIMENSIONS)
 
 def _linked(connection: Connection, name: str, body: str) -> tuple[int, str]:
     """The number and the hash of a chain's new last entry."""
-    found = _LINK(connection, {"of_chain": name, "body": body}).fetchall()
+    found = _LINK(connection, (body, name)).fetchall()
     if not found:
         _begin_chain(connection, name)
         return _linked(connection, name, body)
@@ -169,6 +175,11 @@ def _begin_chain(connection: Connection, name: str) -> None:
     connection.execute(made.on_conflict_do_nothing())
 
 
+@lru_cache(maxsize=4096)
+def _ids(accounts: str) -> tuple[int, ...]:
+    return tuple(json.loads(accounts))
+
+
 @lru_cache
 def _claim(count: int) -> Prepared:
     names: list[BindParameter[str]] = [bindparam(f"name_{place}") for place in range(count)]
@@ -176,16 +187,17 @@ def _claim(count: int) -> Prepared:
 
 
 @lru_cache
-def _move(count: int, posts: bool) -> Prepared:
+def _move(count: int, posts: bool) -> Positional:
     ids: list[BindParameter[int]] = [bindparam(f"id_{place}") for place in range(count)]
-    sides = ("held", "posted") if posts else ("held",)
+    sides = ("posted", "held") if posts else ("held",)
     changed = {
         f"{side}_{name}": account.c[f"{side}_{name}"] + bindparam(f"d_{side}_{name}")
         for side in sides
         for name in DIMENSIONS
     }
     statement = update(account).where(account.c.id.in_(ids)).values(changed)
+    names = [f"d_{column}" for column in changed] + [one.key for one in ids]
     if not posts:
-        return Prepared(statement)
+        return Positional(statement, names)
     is_due = or_(*(account.c[f"alert_{name}"] <= account.c[f"posted_{name}"] for name in DIMENSIONS))
-    return Prepared(statement.returning(account.c.id, is_due))
+    return Positional(statement.returning(account.c.id, is_due), names)

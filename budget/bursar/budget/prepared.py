@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
-from sqlalchemy import Column, Connection, Dialect, Table, bindparam, insert
+from sqlalchemy import Connection, Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import Executable
 
-__all__ = ["Cursor", "Driver", "Prepared", "PreparedInsert", "Record", "driver_of"]
+__all__ = ["Cursor", "Driver", "Positional", "Prepared", "Record", "driver_of"]
 
 
 class Record(Protocol):
@@ -69,24 +69,24 @@ class Prepared:
         return made
 
 
-class PreparedInsert:
-    """An insert of these columns, whose values come as a sequence in their order: cheaper than by name."""
+class Positional:
+    """One statement whose parameters come as a sequence, in the order of their names: cheaper than by name."""
 
-    def __init__(self, table: Table, columns: Sequence[str], *, returning: Column[Any] | None = None) -> None:
-        statement = insert(table).values({name: bindparam(name) for name in columns})
-        self._statement = statement if returning is None else statement.returning(returning)
-        self._columns = tuple(columns)
+    def __init__(self, statement: Executable, names: Sequence[str]) -> None:
+        """`names` are those of all parameters, in the order in which the statement has them."""
+        self._statement = statement
+        self._names = tuple(names)
         self._compiled: dict[str, str] = {}
 
     def __call__(self, connection: Connection, values: Sequence[Any]) -> Cursor:
-        """Insert one row in the connection's present transaction."""
+        """Run it in the connection's present transaction."""
         dialect = connection.dialect
         return driver_of(connection).execute(self._compiled.get(dialect.name) or self._compile(dialect), values)
 
     def _compile(self, dialect: Dialect) -> str:
         compiled = _compiled(self._statement, dialect, {"sqlite": "qmark", "postgresql": "format"})
-        if tuple(compiled.positiontup or ()) != self._columns:
-            raise TypeError(f"the columns are bound in another order: {compiled.positiontup}")
+        if tuple(compiled.positiontup or ()) != self._names:
+            raise TypeError(f"the parameters are bound in another order: {compiled.positiontup}")
         made = self._compiled[dialect.name] = str(compiled)
         return made
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from sqlalchemy import (
     Connection,
@@ -32,8 +32,8 @@ from bursar.budget.admission import Admitted, ModelQuote, SliceQuote, ToolQuote
 from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.call_alerts import overage
 from bursar.budget.errors import ReservationError
-from bursar.budget.journal import NOBODYS, NOTHING, amounts_in, claim, columns_of, hash_of, journal, move
-from bursar.budget.prepared import Prepared, PreparedInsert, Record
+from bursar.budget.journal import NOBODYS, NOTHING, amounts_in, claim, hash_of, journal, move
+from bursar.budget.prepared import Positional, Prepared, Record
 from bursar.budget.prices import Price
 from bursar.budget.schema import FOREVER_US, pot, price, reservation
 from bursar.budget.scope import Scope
@@ -125,7 +125,9 @@ _ATTEMPTS = Prepared(
     .where(reservation.c.run_id == bindparam("of_run"), reservation.c.call == bindparam("of_call"))
     .order_by(reservation.c.attempt)
 )
-_INSERT = PreparedInsert(reservation, _INSERTED, returning=reservation.c.id)
+_INSERT = Positional(
+    insert(reservation).values({name: bindparam(name) for name in _INSERTED}).returning(reservation.c.id), _INSERTED
+)
 _DISPATCH = Prepared(
     update(reservation)
     .where(
@@ -136,17 +138,14 @@ _DISPATCH = Prepared(
     )
     .values(state="dispatched", dispatched_us=bindparam("now"))
 )
-_SETTLED = {
-    "state": "settled",
-    "outcome": bindparam("new_outcome"),
-    "usage": bindparam("new_usage"),
-    "reply": bindparam("new_reply"),
-    "note": bindparam("new_note"),
-    "closed_us": bindparam("now"),
-    **{f"posted_{name}": bindparam(f"new_{name}") for name in DIMENSIONS},
-}
-_SETTLE = Prepared(update(reservation).where(reservation.c.id == bindparam("of"), _IS_OPEN).values(_SETTLED))
-_SETTLE_LATE = Prepared(update(reservation).where(reservation.c.id == bindparam("of")).values(_SETTLED))
+_SETTLED = ("outcome", *(f"posted_{name}" for name in DIMENSIONS), "usage", "reply", "note", "closed_us")
+_TO_SETTLED = (
+    update(reservation)
+    .where(reservation.c.id == bindparam("of"))
+    .values(state=literal_column("'settled'"), **{name: bindparam(f"new_{name}") for name in _SETTLED})
+)
+_SETTLE_LATE = Positional(_TO_SETTLED, (*(f"new_{name}" for name in _SETTLED), "of"))
+_SETTLE = Positional(_TO_SETTLED.where(_IS_OPEN), (*(f"new_{name}" for name in _SETTLED), "of"))
 _RELEASE = Prepared(
     update(reservation)
     .where(reservation.c.id == bindparam("of"), _IS_OPEN)
@@ -258,21 +257,18 @@ def settle(
 ) -> Amounts:
     """Post what the call came to, give back the rest; returns what was posted."""
     posted = posting(made, usage, outcome)
-    values = {
-        "of": made.id,
-        "now": now,
-        "new_outcome": outcome,
-        "new_usage": json.dumps(usage.to_record()) if usage else None,
-        "new_reply": reply,
-        "new_note": note,
-        **columns_of("new", posted),
-    }
+    said = json.dumps(usage.to_record()) if usage else None
+    values = (outcome, posted.nanousd, posted.tokens, posted.steps, posted.tool_calls, said, reply, note, now, made.id)
     over = _exceeds(posted, made.held)
     if _SETTLE(connection, values).rowcount:
         kind = "overage" if over else "settle"
         _move(connection, made, kind, now, held=NOTHING - made.held, posted=posted, note=note)
     else:
-        _settle_late(connection, made, posted, values, kind="overage" if over else "correct")
+        row = _row(connection, made.id)
+        if _settled_anew(row, posted, outcome):
+            _SETTLE_LATE(connection, values)
+            late = posted - amounts_in("posted", row)
+            _move(connection, made, "overage" if over else "correct", now, posted=late, note="the truth came late")
     if over:
         overage(connection, made.call.scope, made.call.model, held=made.held, posted=posted, now=now)
     return posted
@@ -305,8 +301,8 @@ def give_up(connection: Connection, row: Record, now: int) -> None:
     note = "its holder fell silent"
     sent = row["state"] == "dispatched"
     if sent:
-        values = {"of": row["id"], "now": now, "new_outcome": "unknown", "new_usage": None, "new_reply": None}
-        _SETTLE(connection, {**values, "new_note": note, **columns_of("new", held)})
+        posted = (held.nanousd, held.tokens, held.steps, held.tool_calls)
+        _SETTLE(connection, ("unknown", *posted, None, None, note, now, row["id"]))
     else:
         _RELEASE(connection, {"of": row["id"], "new_note": note, "now": now})
     due = move(
@@ -324,19 +320,19 @@ def give_up(connection: Connection, row: Record, now: int) -> None:
         fire(connection, due, now, run_id=row["run_id"])
 
 
-def _settle_late(
-    connection: Connection, made: Reservation, posted: Amounts, values: dict[str, Any], *, kind: str
-) -> None:
-    row = _row(connection, made.id)
+def _settled_anew(row: RowMapping, posted: Amounts, outcome: Outcome) -> bool:
+    """Whether what is said now of a call that is over takes the place of what was said before.
+
+    Raises ReservationError where both are certain and differ.
+    """
+    if row["state"] != "settled" or (row["outcome"] == "unknown" and outcome != "unknown"):
+        return True
     before = amounts_in("posted", row)
-    if row["state"] == "settled" and (row["outcome"] != "unknown" or values["new_outcome"] == "unknown"):
-        if before != posted:
-            raise ReservationError(
-                f"reservation {made.id} was settled with {before} and cannot be settled again with {posted}"
-            )
-        return
-    _SETTLE_LATE(connection, values)
-    _move(connection, made, kind, values["now"], posted=posted - before, note="the truth came late")
+    if before != posted:
+        raise ReservationError(
+            f"reservation {row['id']} was settled with {before} and cannot be settled again with {posted}"
+        )
+    return False
 
 
 def _move(
@@ -377,7 +373,12 @@ def posting(made: Reservation, usage: Usage | None, outcome: Outcome) -> Amounts
 
 
 def _exceeds(posted: Amounts, held: Amounts) -> bool:
-    return any(getattr(posted, name) > getattr(held, name) for name in DIMENSIONS)
+    return (
+        posted.nanousd > held.nanousd
+        or posted.tokens > held.tokens
+        or posted.steps > held.steps
+        or posted.tool_calls > held.tool_calls
+    )
 
 
 def keep_price(connection: Connection, row: Price, known: set[str], now: int) -> None:

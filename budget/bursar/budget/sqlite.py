@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
-from typing import TypeVar, cast
+from typing import NoReturn, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
@@ -41,9 +41,11 @@ class Sqlite:
     @contextmanager
     def write(self, *, durable: bool, wait: bool) -> Iterator[Connection]:
         """One writing transaction, after every other."""
-        with self._turn(wait=wait, durable=durable), _explained(self._name):
+        if (not wait and (durable or self._writer is None)) or not self._lock.acquire(blocking=wait):
+            raise StoreBusy
+        # One context manager and not three, begun and ended on the driver: this is on every call's way, twice.
+        try:
             connection = self._writer = self._writer or self._connect()
-            # Begun and ended on the driver: SQLAlchemy's own round for each would double a reserve's cost.
             driver = _driver(connection)
             if durable:
                 driver.execute("PRAGMA synchronous=FULL")
@@ -58,6 +60,10 @@ class Sqlite:
             finally:
                 if durable:
                     driver.execute("PRAGMA synchronous=NORMAL")
+        except (DatabaseError, sqlite3.Error) as error:
+            _raise_in_words(error, self._name)
+        finally:
+            self._lock.release()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -76,16 +82,6 @@ class Sqlite:
                 self._writer.close()
                 self._writer = None
             self._engine.dispose()
-
-    @contextmanager
-    def _turn(self, *, wait: bool, durable: bool) -> Iterator[None]:
-        """This thread's turn among the threads of this process."""
-        if (not wait and (durable or self._writer is None)) or not self._lock.acquire(blocking=wait):
-            raise StoreBusy
-        try:
-            yield
-        finally:
-            self._lock.release()
 
     def _begin(self, driver: sqlite3.Connection, *, wait: bool) -> None:
         def begin() -> None:
@@ -182,17 +178,21 @@ def _explained(name: str) -> Iterator[None]:
     try:
         yield
     except (DatabaseError, sqlite3.Error) as error:
-        cause = _sqlite_error(error)
-        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
-        if "no such table" in str(cause) or "no such column" in str(cause):
-            raise LedgerVersionError(
-                f"the ledger {name} was made by another version of Bursar ({cause})", next_step="bursar db upgrade"
-            ) from error
-        if _TAKEN.fullmatch(str(cause)):
-            raise LedgerVersionError(
-                f"{name} holds tables that are not Bursar's ({cause})", next_step="name another file under `database:`"
-            ) from error
-        if code not in _WORDS:
-            raise
-        words, next_step = _WORDS[code]
-        raise LedgerUnavailable(f"the ledger {name} {words}; nothing was reserved", next_step=next_step) from error
+        _raise_in_words(error, name)
+
+
+def _raise_in_words(error: DatabaseError | sqlite3.Error, name: str) -> NoReturn:
+    cause = _sqlite_error(error)
+    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+    if "no such table" in str(cause) or "no such column" in str(cause):
+        raise LedgerVersionError(
+            f"the ledger {name} was made by another version of Bursar ({cause})", next_step="bursar db upgrade"
+        ) from error
+    if _TAKEN.fullmatch(str(cause)):
+        raise LedgerVersionError(
+            f"{name} holds tables that are not Bursar's ({cause})", next_step="name another file under `database:`"
+        ) from error
+    if code not in _WORDS:
+        raise error
+    words, next_step = _WORDS[code]
+    raise LedgerUnavailable(f"the ledger {name} {words}; nothing was reserved", next_step=next_step) from error
