@@ -31,7 +31,7 @@ DECIMALS = 15
 
 def write_csv(file: Path, columns: Mapping[str, Kind], rows: Iterable[Mapping[str, Any]]) -> int:
     """Write a CSV file with a header, and return the number of rows; raises UsageError where it cannot be written."""
-    with _written_whole(file) as part, part.open("w", newline="", encoding="utf-8") as out:
+    with written_whole(file) as part, part.open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out)
         writer.writerow(columns)
         count = 0
@@ -59,7 +59,7 @@ def write_parquet(file: Path, columns: Mapping[str, Kind], rows: Iterable[Mappin
     }
     schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
     count = 0
-    with _written_whole(file) as part, part.open("wb") as out, parquet.ParquetWriter(out, schema) as writer:
+    with written_whole(file) as part, part.open("wb") as out, parquet.ParquetWriter(out, schema) as writer:
         for batch in _batches(rows):
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
             count += len(batch)
@@ -67,7 +67,7 @@ def write_parquet(file: Path, columns: Mapping[str, Kind], rows: Iterable[Mappin
 
 
 @contextmanager
-def _written_whole(file: Path) -> Iterator[Path]:
+def written_whole(file: Path) -> Iterator[Path]:
     """A file beside it that takes its place in the end, so that nobody ever reads half a table."""
     part = file.with_name(f"{file.name}.part")
     try:

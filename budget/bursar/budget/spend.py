@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sqlalchemy import (
     ColumnElement,
@@ -29,7 +29,7 @@ from bursar.budget.journal import amounts_in
 from bursar.budget.schema import reservation, rollup
 from bursar.budget.windows import from_us, to_us, window_at
 
-__all__ = ["GROUPS", "WASTE", "Column", "Group", "Part", "Selection", "SpendLine", "Waste"]
+__all__ = ["FILTERS", "GROUPS", "WASTE", "Column", "Group", "Part", "Selection", "SpendLine", "Waste"]
 
 Column = Literal["organisation", "tenant", "team", "user", "agent", "run_id", "node", "tier", "model", "outcome"]
 """What calls can be chosen by."""
@@ -37,10 +37,8 @@ Column = Literal["organisation", "tenant", "team", "user", "agent", "run_id", "n
 Group = Literal[Column, "day"]
 """What calls can be summed by."""
 
-GROUPS: tuple[Group, ...] = (
-    *("organisation", "tenant", "team", "user", "agent", "run_id", "node", "tier", "model", "outcome"),
-    "day",
-)
+FILTERS: tuple[Column, ...] = get_args(Column)
+GROUPS: tuple[Group, ...] = (*FILTERS, "day")
 
 NONE = "-"
 """Stands for a group's missing value, and for the run of calls that retention has summed up."""
@@ -90,8 +88,9 @@ class Waste:
     overage: Part
     """Calls that were billed above the bound that they were given; the money is what lies above it."""
 
-    def __add__(self, other: Waste) -> Waste:
-        return Waste(**{name: getattr(self, name) + getattr(other, name) for name in WASTE})
+    def parts(self) -> Iterator[tuple[str, Part]]:
+        """Each part with its name."""
+        return ((name, getattr(self, name)) for name in WASTE)
 
 
 WASTE = ("retries", "aborted", "unknown", "overage")
@@ -113,9 +112,6 @@ class SpendLine:
     def name(self) -> str:
         """The key in one word."""
         return " ".join(self.key)
-
-    def __add__(self, other: SpendLine) -> SpendLine:
-        return SpendLine(key=self.key, posted=self.posted + other.posted, waste=self.waste + other.waste)
 
 
 def lines_of(connection: Connection, by: tuple[Group, ...], selection: Selection) -> Iterator[SpendLine]:
@@ -144,7 +140,6 @@ def _line(row: RowMapping, key: tuple[str, ...]) -> SpendLine:
     return SpendLine(key=key, posted=amounts_in("posted", counts), waste=Waste(**parts))
 
 
-_COLUMNS = tuple(name for name in GROUPS if name != "day")
 _POSTED = tuple(f"posted_{name}" for name in DIMENSIONS)
 NOON_US = rollup.c.day_us + 12 * 3600 * 1_000_000
 """When calls count of which only the day is known, in UTC: so it is the same day in nearly every zone."""
@@ -165,7 +160,7 @@ def _kept(selection: Selection) -> Select[Any]:
         earlier.c.state == "settled",
     )
     return select(
-        *(row[name] for name in _COLUMNS),
+        *(row[name] for name in FILTERS),
         *(row[name] for name in _POSTED),
         *_part("retries", and_(row.attempt > 0, charged_before), row.posted_nanousd),
         *_part("aborted", and_(row.kind == "model", row.reply.is_(None), row.outcome != "unknown"), row.posted_nanousd),
@@ -179,7 +174,7 @@ def _rolled_up(selection: Selection) -> Select[Any]:
     row = rollup.c
     is_unknown = row.outcome == "unknown"
     return select(
-        *(null().cast(Text).label("run_id") if name == "run_id" else row[name] for name in _COLUMNS),
+        *(null().cast(Text).label("run_id") if name == "run_id" else row[name] for name in FILTERS),
         *(row[name] for name in _POSTED),
         *(row.retries.label("retries_calls"), row.retries_nanousd),
         *(row.aborted.label("aborted_calls"), row.aborted_nanousd),

@@ -40,6 +40,12 @@ _GRANT = """Give a tenant, an agent or a run more, in its present window.
 Runs that this budget stopped may then go on: `bursar runs resume RUN`.
 """
 
+_SIMULATE = """Say what another policy would have refused and saved.
+
+The calls that were made are replayed under the budgets of the file, and asked for again as the ledger asks. Nothing is
+changed. What a looser policy would have let happen on top cannot be known: only calls that were made are replayed.
+"""
+
 _RESUME = """Go on with a run: decide what it waits on, or grant it more.
 
 Without a decision, a run goes on that was broken off, has failed, or whose tenant was granted more. Calls that are
@@ -79,6 +85,10 @@ _COMMANDS = (
     ("budget set", "budget:set_", _SET),
     ("budget grant", "budget:grant", _GRANT),
     ("budget why", "why:why", "Explain a run's cost, attempt by attempt, and what refused it."),
+    ("budget report", "report:report", "Sum up spending by any combination, and say what of it was waste."),
+    ("budget forecast", "ahead:forecast", "Say when each budget runs out at the present pace."),
+    ("budget estimate", "budget_estimate:estimate", "Estimate what a run will come to, from its agent's last runs."),
+    ("budget simulate", "budget_simulate:simulate", _SIMULATE),
     ("price ls", "price:ls", "List the prices of your models, or search the price book."),
     ("price check", "price:check", "Find models without a price."),
     ("config check", "config:check", "Find every mistake in bursar.yaml at once."),

@@ -30,7 +30,7 @@ from bursar.runtime.cli.options import (
 )
 from bursar.runtime.cli.output import Column, console, print_json, print_next, print_table
 from bursar.runtime.cli.shapes import budget_json, limit_json
-from bursar.runtime.cli.words import plain, shown, shown_left
+from bursar.runtime.cli.words import bare, plain, shown, shown_left
 
 if TYPE_CHECKING:
     from bursar.budget.budgets import BudgetLine
@@ -158,12 +158,7 @@ def _rows(line: BudgetLine, *, held: bool) -> Iterator[tuple[str, ...]]:
     named = [line.path.split("/", 2)[-1] if line.kind == "run" else line.path, line.window or "total"]
     for name in [name for name in DIMENSIONS if line.limit[name] is not None] or ["nanousd"]:
         limit, posted = line.limit[name], getattr(line.posted, name)
-        reserved = [_bare(shown(name, getattr(line.held, name)))] if held else []
-        left = _bare(shown_left(name, limit, posted))
-        yield *named, _bare(shown(name, posted)), *reserved, shown(name, limit), left
+        reserved = [bare(shown(name, getattr(line.held, name)))] if held else []
+        left = bare(shown_left(name, limit, posted))
+        yield *named, bare(shown(name, posted)), *reserved, shown(name, limit), left
         named = ["", ""]
-
-
-def _bare(amount: str) -> str:
-    """Without its unit, which stands beside the limit."""
-    return amount.partition(" ")[0]

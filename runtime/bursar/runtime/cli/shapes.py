@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,8 @@ from bursar.runtime.runs.run import Interrupt, Run
 if TYPE_CHECKING:
     from bursar.budget.budgets import BudgetLine
     from bursar.budget.prices import Price
-    from bursar.budget.report import Attempt, RunBill
+    from bursar.budget.report import Attempt, Outlook, RunBill
+    from bursar.budget.spend import Group, Selection, SpendLine
 
 __all__ = [
     "amounts_json",
@@ -24,8 +25,10 @@ __all__ = [
     "budget_json",
     "limit_json",
     "money",
+    "outlook_json",
     "price_json",
     "refusal_json",
+    "report_json",
     "run_json",
     "time_json",
 ]
@@ -108,6 +111,45 @@ def bill_json(bill: RunBill, run: Run) -> dict[str, Any]:
     }
 
 
+def report_json(
+    by: tuple[Group, ...], selection: Selection, lines: Sequence[SpendLine], total: SpendLine | None
+) -> dict[str, Any]:
+    """Spending by groups; each part of the waste with its share of the line's cost."""
+    return {
+        "since": time_json(selection.since),
+        "until": time_json(selection.until),
+        "zone": selection.zone,
+        "where": {_group(name): value for name, value in selection.where.items()},
+        "lines": [_spend_json(by, line) for line in lines],
+        "total": _spend_json((), total) if total else None,
+    }
+
+
+def outlook_json(outlook: Outlook) -> dict[str, Any]:
+    """When a limit runs out; amounts are in the unit of the dimension, money as text."""
+    line, ahead, is_money = outlook.budget, outlook.forecast, outlook.dimension == "nanousd"
+
+    def shown(amount: int | None) -> str | int | None:
+        return money(amount) if is_money and amount is not None else amount
+
+    return {
+        "path": line.path,
+        "per": line.per,
+        "window": line.window,
+        "dimension": "cost_usd" if is_money else outlook.dimension,
+        "limit": shown(line.limit[outlook.dimension]),
+        "spent": shown(getattr(line.posted, outlook.dimension)),
+        "resets_at": time_json(line.resets_at),
+        "expected": shown(ahead.expected),
+        "low": shown(ahead.low),
+        "high": shown(ahead.high),
+        "runs_out_at": time_json(ahead.runs_out_at),
+        "runs_out_earliest": time_json(ahead.runs_out_earliest),
+        "runs_out_latest": time_json(ahead.runs_out_latest),
+        "stretches": ahead.stretches,
+    }
+
+
 def price_json(price: Price) -> dict[str, Any]:
     """A dated price row; prices are decimal strings."""
     return price.to_record()
@@ -133,6 +175,26 @@ def refusal_json(refusal: Refusal) -> dict[str, Any]:
         "words": refusal.words(),
         "next": refusal.next_step,
     }
+
+
+def _spend_json(by: tuple[Group, ...], line: SpendLine) -> dict[str, Any]:
+    cost = line.posted.nanousd
+    parts = {
+        name: {
+            "calls": part.calls,
+            "cost_usd": money(part.nanousd),
+            "share": round(part.nanousd / cost, 6) if cost else None,
+        }
+        for name, part in line.waste.parts()
+    }
+    groups = {_group(group): value for group, value in zip(by, line.key, strict=True)}
+    posted = line.posted
+    amounts = {"calls": posted.steps, "tokens": posted.tokens, "tool_calls": posted.tool_calls, "cost_usd": money(cost)}
+    return {**groups, **amounts, "waste": parts}
+
+
+def _group(name: Group) -> str:
+    return "run" if name == "run_id" else name
 
 
 def _attempt_json(attempt: Attempt) -> dict[str, Any]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from bursar.budget.prices import Price
 
 __all__ = [
+    "about",
+    "bare",
     "configured",
     "counted",
     "parted",
@@ -52,6 +54,17 @@ def shown(dimension: str, amount: int | None) -> str:
     if dimension == "nanousd":
         return format_usd(amount)
     return counted(amount, dimension.replace("_", " ").removesuffix("s"))
+
+
+def about(dimension: str, amount: int) -> str:
+    """An estimate, with three digits that count: no more of it can be known."""
+    digits = len(str(abs(amount)))
+    return shown(dimension, round(amount, min(0, 3 - digits)))
+
+
+def bare(amount: str) -> str:
+    """Without its unit, which stands beside it."""
+    return amount.partition(" ")[0]
 
 
 def shown_left(dimension: str, limit: int | None, posted: int) -> str:

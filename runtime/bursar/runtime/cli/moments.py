@@ -1,0 +1,38 @@
+"""Points in time as people type them: `30d` ago, a day, or a time."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo, available_timezones
+
+from bursar.budget.errors import UsageError
+
+__all__ = ["moment", "zone_of"]
+
+_AGO = re.compile(r"(\d{1,5})([mhdw])")
+_UNITS = {
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
+
+
+def moment(text: str, zone: str, now: datetime) -> datetime:
+    """The time that is meant, aware: `30d` before `now`, or a day or time of the zone; raises UsageError."""
+    if ago := _AGO.fullmatch(text):
+        return now - int(ago[1]) * _UNITS[ago[2]]
+    try:
+        at = datetime.fromisoformat(text)
+        at = at if at.tzinfo else at.replace(tzinfo=ZoneInfo(zone))
+        return at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UsageError(f"{text!r} is no time", next_step="30d, 12h, 2026-11-20 or 2026-11-20T14:30") from None
+
+
+def zone_of(name: str) -> str:
+    """The name of an IANA time zone, as it is; raises UsageError."""
+    if name not in available_timezones():
+        raise UsageError(f"{name!r} is no IANA time zone", next_step="--zone Europe/Paris")
+    return name
