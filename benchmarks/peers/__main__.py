@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.peers.bursar_side import Bursar
+from benchmarks.peers.bursar_side import bursar
 from benchmarks.peers.cases import STREAM, Case, Side, cases
 from benchmarks.peers.client import Bare
 from benchmarks.peers.ledger_alone import ledger_cpu_ms
@@ -108,7 +108,7 @@ async def measure(*, repetitions: int, many: int, calls: int) -> Seen:
         for fail_closed in (False, True):
             console.print("starting LiteLLM's proxy ...")
             sides.append(await stack.enter_async_context(proxy(upstream.api_base, fail_closed=fail_closed)))
-        sides.append(await stack.enter_async_context(Bursar(upstream.api_base)))
+        sides.append(await stack.enter_async_context(bursar(upstream.api_base)))
         measurement = Measurement(upstream, sides)
         for number in range(repetitions):
             console.print(f"repetition {number + 1} of {repetitions} ...")

@@ -7,11 +7,10 @@ import json
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypedDict
+from typing import Any, TypedDict
 
 from langgraph.graph import START, StateGraph
 
@@ -19,8 +18,10 @@ from benchmarks.peers.cases import INPUT_USD_PER_MTOK, OUTPUT_USD_PER_MTOK, QUES
 from bursar.budget import Limits
 from bursar.budget.errors import PriceMissingError
 from bursar.runtime import Runtime, chat_model
+from bursar.runtime.runs.run import Run
+from bursar.runtime.stop import LimitReached
 
-__all__ = ["Bursar"]
+__all__ = ["Bursar", "bursar"]
 
 
 class Asked(TypedDict):
@@ -32,23 +33,24 @@ class Asked(TypedDict):
     read_tokens: int
 
 
+_Graph = StateGraph[Asked, None, Asked, Asked]
+
+
+@asynccontextmanager
+async def bursar(api_base: str) -> AsyncIterator[Bursar]:
+    """A runtime that ends with the context."""
+    async with _opened(api_base, Decimal(1000)) as ample:
+        yield Bursar(api_base, ample)
+
+
 class Bursar:
-    """A runtime with a ledger in SQLite, new for each case."""
+    """Runtimes with a ledger in SQLite: a new one for each case, and an ample one for what no limit stops."""
 
     name = "Bursar"
 
-    def __init__(self, api_base: str) -> None:
+    def __init__(self, api_base: str, ample: Runtime) -> None:
         self._api_base = api_base
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        self._ample = await self._stack.enter_async_context(self._opened(Decimal(1000)))
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
+        self._ample = ample
 
     async def spend(self, case: Case) -> None:
         """See `Side`: a run with so many calls, or so many runs of a tenant with a call each."""
@@ -57,9 +59,10 @@ class Bursar:
         limits = Limits.unlimited()
         if case.whose == "run":
             limits = Limits(steps=case.steps, cost_usd=limit if case.steps is None else None, seconds=None)
-        asked = _asked(calls=calls, max_tokens=case.max_tokens)
+        asked = _asked(calls=calls, at_once=1 if case.in_turn else calls, max_tokens=case.max_tokens)
         try:
-            async with self._opened(limit if case.whose == "tenant" else None, priced=case.priced) as runtime:
+            tenant_usd = limit if case.whose == "tenant" else None
+            async with _opened(self._api_base, tenant_usd, priced=case.priced) as runtime:
                 await asyncio.gather(*(_run(runtime, _ASKING, asked, limits) for _ in range(runs)))
         except PriceMissingError:
             return  # how it refuses a model without a price: before the first run
@@ -67,27 +70,31 @@ class Bursar:
     async def abort(self, stream: Stream) -> int:
         """See `Side`; the books are what the run was charged."""
         asked = _asked(calls=stream.calls, max_tokens=stream.max_tokens, read_tokens=stream.read_tokens)
-        run = await _run(self._ample, _LEAVING, asked, Limits(cost_usd=1))
-        return int(run.spent.nanousd)
+        run = await _run(self._ample, _LEAVING, asked, Limits.unlimited())
+        assert run.steps == stream.calls, run
+        return run.spent.nanousd
 
     async def call(self, calls: int, at_once: int) -> None:
         """See `Side`: all calls in one run."""
-        await _run(self._ample, _ASKING, _asked(calls=calls, at_once=at_once, max_tokens=100), Limits.unlimited())
+        asked = _asked(calls=calls, at_once=at_once, max_tokens=100)
+        run = await _run(self._ample, _ASKING, asked, Limits.unlimited())
+        assert run.steps == calls, run
 
     def cpu_s(self) -> float:
         """See `Side`."""
         return time.process_time()
 
-    @asynccontextmanager
-    async def _opened(self, tenant_usd: Decimal | None, *, priced: bool = True) -> AsyncIterator[Runtime]:
-        with tempfile.TemporaryDirectory() as folder:
-            config = Path(folder) / "bursar.yaml"
-            config.write_text(json.dumps(_config(self._api_base, tenant_usd, priced=priced)))
-            async with Runtime.open(config) as runtime:
-                yield runtime
+
+@asynccontextmanager
+async def _opened(api_base: str, tenant_usd: Decimal | None, *, priced: bool = True) -> AsyncIterator[Runtime]:
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "bursar.yaml"
+        config.write_text(json.dumps(_config(api_base, tenant_usd, priced=priced)))
+        async with Runtime.open(config) as runtime:
+            yield runtime
 
 
-async def _run(runtime: Runtime, graph: Any, asked: Asked, limits: Limits) -> Any:
+async def _run(runtime: Runtime, graph: _Graph, asked: Asked, limits: Limits) -> Run:
     run = await runtime.run(graph, asked, tenant="acme", limits=limits, on_limit="stop")
     assert run.status in ("succeeded", "stopped"), run
     return await runtime.get(run.id)
@@ -96,10 +103,11 @@ async def _run(runtime: Runtime, graph: Any, asked: Asked, limits: Limits) -> An
 async def _ask(asked: Asked) -> dict[str, int]:
     model = chat_model("small", max_output_tokens=asked["max_tokens"])
     for begin in range(0, asked["calls"], asked["at_once"]):
-        await asyncio.gather(
-            *(model.ainvoke(f"{number}. {QUESTION}") for number in range(begin, begin + asked["at_once"])),
-            return_exceptions=True,  # swallows a stop, which the ledger keeps all the same
-        )
+        calls = (model.ainvoke(f"{number}. {QUESTION}") for number in range(begin, begin + asked["at_once"]))
+        for ended in await asyncio.gather(*calls, return_exceptions=True):
+            # A stop is swallowed, as a careless program would: the ledger keeps it all the same.
+            if isinstance(ended, BaseException) and not isinstance(ended, LimitReached):
+                raise ended
     return {}
 
 
@@ -116,7 +124,7 @@ async def _leave(asked: Asked) -> dict[str, int]:
     return {}
 
 
-def _graph(node: Any) -> StateGraph[Asked, None, Asked, Asked]:
+def _graph(node: Any) -> _Graph:
     graph = StateGraph(Asked)
     graph.add_node("ask", node)
     graph.add_edge(START, "ask")

@@ -37,10 +37,13 @@ def nanousd(input_tokens: int, output_tokens: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """Calls made at once under one limit."""
+    """Calls under one limit."""
 
     name: str
     calls: int
+    in_turn: bool = False
+    """One call after another, in the place of all at once."""
+
     whose: Whose
     """Who has the limit: a tenant (in LiteLLM a key), or a run (an agent's session)."""
 
@@ -73,7 +76,7 @@ class Side(Protocol):
     name: str
 
     async def spend(self, case: Case) -> None:
-        """Make the calls of a case at once, under a limit that nothing was spent of; a refusal is no error."""
+        """Make the calls of a case, under a limit that nothing was spent of; a refusal is no error."""
 
     async def abort(self, stream: Stream) -> int:
         """Leave each stream in the middle, and return the nano-USD that the books have for them afterwards."""
@@ -89,13 +92,14 @@ _WHOSE: Mapping[Whose, str] = {"tenant": "a tenant's", "run": "a run's"}
 
 
 def cases(*, many: int) -> list[Case]:
-    """The cases in which calls are made at once; `many` is the larger number of them."""
+    """What is asked of a limit; `many` is the larger number of calls at once."""
     at_once = [
         Case(name=f"{_WHOSE[whose]} limit of $0.05, {calls} calls at once", calls=calls, whose=whose)
         for whose in _WHOSE
         for calls in (50, many)
     ]
     return [
+        Case(name="a run's limit of $0.05, 10 calls in turn", calls=10, in_turn=True, whose="run"),
         *at_once,
         Case(
             name="a tenant's limit of $0.001, 50 calls at once",

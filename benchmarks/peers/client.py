@@ -41,8 +41,12 @@ async def called(client: openai.AsyncOpenAI, calls: int, at_once: int) -> None:
 
 
 async def spent(client: openai.AsyncOpenAI, case: Case) -> None:
-    """The calls of a case, all at once."""
-    await asyncio.gather(*(_asked(client, case) for _ in range(case.calls)))
+    """The calls of a case."""
+    if case.in_turn:
+        for _ in range(case.calls):
+            await _asked(client, case)
+    else:
+        await asyncio.gather(*(_asked(client, case) for _ in range(case.calls)))
 
 
 async def left(client: openai.AsyncOpenAI, stream: Stream) -> None:
