@@ -21,6 +21,7 @@ from bursar.budget.limits import Limits
 from bursar.budget.scope import Scope
 from bursar.budget.windows import utc_now
 from bursar.memory import CheckpointSaver, open_checkpoints
+from bursar.runtime.alerting import telling
 from bursar.runtime.config import Config, load_config
 from bursar.runtime.decisions import Decision, checked, grant
 from bursar.runtime.engine import Engine, Listener, Resumption, ended_after_cancel
@@ -88,6 +89,7 @@ class Runtime:
         money, LedgerUnavailable or LedgerVersionError for the store.
         """
         read = config if isinstance(config, Config) else load_config(config)
+        endpoints = read.endpoints(env)
         ledger, records = await asyncio.to_thread(open_ledger, read, clock=clock, env=env)
         thread = LedgerThread(ledger)
         try:
@@ -97,14 +99,16 @@ class Runtime:
                 catalog.warm_up()
                 rng = rng or random.Random()  # noqa: S311 - it spreads retries, and keeps no secret
                 runtime = cls(read, thread, records, catalog, checkpointer, clock=clock, rng=rng, sleep=sleep)
-                alive = asyncio.create_task(runtime._engine.stay_alive())
-                try:
-                    yield runtime
-                finally:
-                    alive.cancel()
-                    await runtime._engine.close()
-                    await catalog.aclose()  # also connections of the side loop, which must still run for it
-                    await runtime._side_loop.close()
+                own_rng = random.Random(rng.getrandbits(64))  # noqa: S311 - calls draw the same numbers without it
+                async with telling(ledger.alerts, endpoints, rng=own_rng):
+                    alive = asyncio.create_task(runtime._engine.stay_alive())
+                    try:
+                        yield runtime
+                    finally:
+                        alive.cancel()
+                        await runtime._engine.close()
+                        await catalog.aclose()  # also connections of the side loop, which must still run for it
+                        await runtime._side_loop.close()
         finally:
             await asyncio.to_thread(thread.close)
 
