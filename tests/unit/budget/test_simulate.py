@@ -242,7 +242,6 @@ def test_what_was_used_before_counts_and_is_not_refused(ledger: Ledger, clock: C
     day = next(line for line in out.lines if line.per == "day")
     assert (day.really_spent.steps, day.spent.steps, day.calls) == (4, 3, 2)
     assert [line.window for line in out.lines if line.per == "hour"] == [
-        "2026-11-20T15+00:00",
         "2026-11-20T16+00:00",
         "2026-11-20T18+00:00",
     ]
