@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote
 
@@ -11,7 +12,7 @@ import pytest
 from bursar.runtime.cli.checks import Check, checks
 from bursar.runtime.cli.exits import Exit
 from tests.support.postgres import Postgres
-from tests.unit.runtime.cli_project import Command, command
+from tests.unit.runtime.cli_project import Command, command, make_project, run_id
 
 MODELS = "models: {demo: {provider: sim, scenario: support}}\ntiers: {small: [demo]}\nunknown_tenants: allow\n"
 
@@ -68,3 +69,23 @@ def test_a_server_that_is_not_there_is_said_so_without_the_password(bursar: Comm
     assert said.code == Exit.ERROR
     assert said.err.startswith("error: ")
     assert "export DB_PASSWORD=" in said.err
+
+
+def test_a_run_is_kept_charged_asked_about_and_resumed_on_a_server(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    configuration = Path("bursar.yaml").read_text()
+    Path("bursar.yaml").write_text(configuration.replace("sqlite:///bursar.db", url))
+    bursar = command(capsys)
+    asked = bursar("run", "agents.py:support", "Refund order 1001, it never came.", "--tenant", "acme")
+    assert asked.code == Exit.WAITS
+    run = run_id(asked)
+    assert bursar("runs", "resume", run, "--approve").code == Exit.OK
+    shown = bursar("runs", "show", run, "--json").json
+    assert shown["status"] == "succeeded"
+    [spent] = [line["posted"]["cost_usd"] for line in bursar("budget", "ls", "--json").json if line["path"] == "acme"]
+    assert Decimal(spent) == Decimal(shown["cost_usd"]) > 0
+    assert bursar("budget", "why", run).code == Exit.OK
+    assert not Path("bursar.db").exists()
