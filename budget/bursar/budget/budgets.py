@@ -253,7 +253,7 @@ class Budgets:
             if path is not None:
                 query = query.where(within(path))
             if not runs:
-                query = query.where(pot.c.kind != "run")
+                query = query.where(pot.c.run_id.is_(None))
             return [_as_line(connection, row, now) for row in connection.execute(query, {"now": now}).mappings().all()]
 
     def _line(self, connection: Connection, path: str, per: Period, now: int) -> BudgetLine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -51,44 +51,26 @@ class Gates:
         self._store = store
         self._clock = clock
 
-    def open(self, scope: Scope, limits: Limits) -> None:
+    def open(self, scope: Scope, limits: Limits, *, nodes: Mapping[str, Limits] | None = None) -> None:
         """Make the pot of a run, or of an agent used as a tool in it; does nothing where it exists.
 
+        `nodes` are what single nodes may use in it, by their names; of these only what was written down counts.
         Raises ConflictError for a run's id that another agent or tenant has used, NotFoundError for an agent used as a
         tool in a run that was not opened.
         """
         path = scope.run_paths[-1]
         now = to_us(self._clock())
-        limit = limits.as_amounts_limit()
         seconds = None if scope.sub_runs else limits.seconds  # an agent used as a tool works on its run's time
-        values = {
-            "path": path,
-            "kind": "run",
-            "tenant": scope.tenant,
-            "per": "total",
-            "zone": "UTC",
-            "source": "run",
-            "set_by": scope.agents[-1],
-            "set_us": now,
-            "run_id": scope.run_id,
+        gate = {
             "epoch": None if scope.sub_runs else 0,
             "seconds_us": None if seconds is None else int(seconds * _SECOND_US),
-            **{f"limit_{name}": limit[name] for name in DIMENSIONS},
         }
         with self._store.write() as connection:
             claim(connection, [scope.tenant])
             if _may_open(connection, scope):
-                account_id = create_pot(connection, values, now)
-                journal(
-                    connection,
-                    chain=scope.tenant,
-                    kind="open",
-                    at_us=now,
-                    accounts=json.dumps([account_id]),
-                    path=path,
-                    limit=limit,
-                    author=scope.agents[-1],
-                )
+                _open(connection, scope, path, limits.as_amounts_limit(), now, kind="run", **gate)
+                for node, of_node in (nodes or {}).items():
+                    _open(connection, scope, f"{path}/node:{node}", of_node.given_amounts(), now, kind="node")
 
     def hold(self, path: str, holder: str, lease_s: float) -> Hold:
         """Take a run to execute it: whoever held it before can no longer reserve.
@@ -260,6 +242,34 @@ def _may_open(connection: Connection, scope: Scope) -> bool:
         if path not in paths:
             raise NotFoundError(f"run {path} was never opened", next_step="Ledger.gates.open(...)")
     return scope.run_paths[-1] not in paths
+
+
+def _open(
+    connection: Connection, scope: Scope, path: str, limit: Mapping[str, int | None], now: int, **values: object
+) -> None:
+    pot_values = {
+        "path": path,
+        "tenant": scope.tenant,
+        "per": "total",
+        "zone": "UTC",
+        "source": "run",
+        "set_by": scope.agents[-1],
+        "set_us": now,
+        "run_id": scope.run_id,
+        **{f"limit_{name}": limit[name] for name in DIMENSIONS},
+        **values,
+    }
+    account_id = create_pot(connection, pot_values, now)
+    journal(
+        connection,
+        chain=scope.tenant,
+        kind="open",
+        at_us=now,
+        accounts=json.dumps([account_id]),
+        path=path,
+        limit=limit,
+        author=scope.agents[-1],
+    )
 
 
 def _stopped(record: str | None) -> Refusal | None:

@@ -20,7 +20,7 @@ from bursar.budget.amounts import Amounts
 from bursar.budget.reservations import Call
 from bursar.runtime.approval import ask_for_approval
 from bursar.runtime.attempt import Ask
-from bursar.runtime.context import RunContext, current_run, task_id
+from bursar.runtime.context import RunContext, current_run, digest_of, task_id
 from bursar.runtime.stop import LimitReached
 from bursar.tools.arguments import ToolArgumentsError
 from bursar.tools.tool import Tool
@@ -88,7 +88,7 @@ class _Nodes:
     async def model(self, state: AgentState) -> AgentState:
         """Ask the model; at a limit, give the last answer or let the run be stopped, as its policy says."""
         run = current_run()
-        call_id = run.call_id(None)
+        call_id = run.call_id()
         if state.get("stopped"):
             return await self._last_answer(run, state, call_id, state["stopped"])
         try:
@@ -161,7 +161,7 @@ class _Nodes:
         self, run: RunContext, found: Tool | Agent, arguments: Mapping[str, Any], call: dict[str, Any]
     ) -> AgentState:
         try:
-            await self._charge(run, found.name)
+            await self._charge(run, found.name, arguments)
             run.tell("tool", node="tool", text=found.name, data={"args": dict(arguments)})
             if isinstance(found, Agent):
                 return await self._delegate(run, found, arguments["task"], call)
@@ -175,9 +175,16 @@ class _Nodes:
         run.tell("result", node="tool", text=found.name, data={"error": result.is_error})
         return _result(call, f"error: {result.content}" if result.is_error else result.content)
 
-    async def _charge(self, run: RunContext, name: str) -> None:
+    async def _charge(self, run: RunContext, name: str, arguments: Mapping[str, Any]) -> None:
         """One tool call on the ledger, once for this task however often it is run."""
-        call = Call(id=f"{run.call_id(None)}:tool", scope=run.scope, epoch=run.epoch, node="tool", model=name)
+        call = Call(
+            id=f"{run.call_id()}:tool",
+            scope=run.scope,
+            epoch=run.epoch,
+            node="tool",
+            model=name,
+            digest=digest_of({"tool": name, "args": arguments}),
+        )
         await run.calls.charge_tool(run, call)
 
     async def _delegate(self, run: RunContext, agent: Agent, task: str, call: dict[str, Any]) -> AgentState:

@@ -67,6 +67,9 @@ class Ask:
     final: bool = False
     """Whether this is the last answer of a run that was stopped."""
 
+    digest: str | None = None
+    """Of the request, where it is a part of the call's id."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaidReply:
@@ -176,7 +179,7 @@ class Attempts:
             expires = to_us(self._clock() + timedelta(seconds=open_s))
             return await self._ledger.reserve(call, quote, deadline_us=expires, final=final, behind=behind)
 
-        made = await reserve(behind=self._room.line(call.scope.paths))
+        made = await reserve(behind=self._room.line(call.scope.with_node(call.node)))
         if not isinstance(made, Wait):
             return made
         path = made.path

@@ -22,7 +22,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from bursar.budget.errors import UsageError
 from bursar.runtime.attempt import Ask, PaidReply
-from bursar.runtime.context import RunContext, current_run, node_name
+from bursar.runtime.context import RunContext, current_run, digest_of, node_name
 
 __all__ = ["BursarChatModel", "chat_model"]
 
@@ -160,7 +160,8 @@ class BursarChatModel(BaseChatModel):
             "max_output_tokens": given.get("max_tokens", self.max_output_tokens),
             "extra": {key: value for key, value in given.items() if key in _PASSED_THROUGH},
         }
-        return run, Ask(node=node_name(), **content), run.call_id(content)
+        digest = digest_of(content)
+        return run, Ask(node=node_name(), digest=digest, **content), run.call_id(digest)
 
 
 _NAMED = frozenset(

@@ -26,7 +26,7 @@ from bursar.runtime.stop import NoRunError
 if TYPE_CHECKING:
     from bursar.runtime.paid_call import PaidCalls
 
-__all__ = ["RUN_KEY", "RunContext", "current_run", "node_name", "task_id"]
+__all__ = ["RUN_KEY", "RunContext", "current_run", "digest_of", "node_name", "task_id"]
 
 RUN_KEY = "bursar_run"
 """The key of the run's id in LangGraph's `configurable`."""
@@ -79,14 +79,13 @@ class RunContext:
         """What is kept back when this run's own last answer is, too; it draws on every run around it."""
         return {path: self.kept_back.get(path, Amounts()) + last_answer for path in self.scope.run_paths}
 
-    def call_id(self, content: Mapping[str, Any] | None) -> str:
+    def call_id(self, digest: str = "") -> str:
         """The id of the next call of the present LangGraph task, the same when the task is run again.
 
-        Calls are told apart by their content, so that calls made side by side in one task find their own replies again
-        in whatever order they come; equal ones are counted. `content` None is for a task that makes one call only.
+        Calls are told apart by the digest of their content, so that calls made side by side in one task find their own
+        replies again in whatever order they come; equal ones are counted. A task that makes one call only needs none.
         """
         task, attempt = _task()
-        digest = "" if content is None else _digest(content)
         ordinal = self.ordinals[task, attempt, digest]
         self.ordinals[task, attempt, digest] += 1
         return f"{self.thread_id}:{task}:{digest}:{ordinal}"
@@ -152,14 +151,15 @@ def task_id() -> str:
     return _task()[0]
 
 
+def digest_of(content: Mapping[str, Any]) -> str:
+    """What tells a request from every other: 16 hexadecimal digits."""
+    text = json.dumps(content, sort_keys=True, default=str, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _task() -> tuple[str, int]:
     try:
         info = get_runtime().execution_info
     except (RuntimeError, KeyError, AttributeError):
         return "-", 1
     return (info.task_id, info.node_attempt) if info is not None else ("-", 1)
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, default=str, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -32,7 +32,7 @@ from bursar.runtime.paid_call import PaidCalls
 from bursar.runtime.runs.records import Record, Records, interrupts_as_json, run_path
 from bursar.runtime.runs.run import Interrupt, Run
 from bursar.runtime.side_loop import SideLoop
-from bursar.runtime.tenants import tiers_of
+from bursar.runtime.tenants import organisation_of, tiers_of
 from bursar.runtime.work import Work
 
 __all__ = ["Engine", "Listener", "Resumption", "ended_after_cancel"]
@@ -276,7 +276,14 @@ class Engine:
 
     def _context(self, row: Record, hold: Hold, listener: Listener | None) -> RunContext:
         return RunContext(
-            scope=Scope(tenant=row["tenant"], agents=(row["agent"],), run_id=row["id"]),
+            scope=Scope(
+                tenant=row["tenant"],
+                agents=(row["agent"],),
+                run_id=row["id"],
+                organisation=organisation_of(self._config, row["tenant"]),
+                team=row["team"],
+                user=row["user"],
+            ),
             epoch=hold.epoch,
             thread_id=row["id"],
             on_limit=row["on_limit"],

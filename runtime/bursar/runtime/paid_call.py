@@ -60,6 +60,7 @@ class PaidCalls:
                 scope=run.scope,
                 epoch=run.epoch,
                 node=ask.node,
+                digest=ask.digest,
                 tier=ask.tier,
                 model=model.name,
                 reason=f"{reason}; {failures[-1]}" if failures else reason,

@@ -34,7 +34,7 @@ from bursar.runtime.paid_call import PaidCalls
 from bursar.runtime.runs.records import Record, Records, new_run_id, run_path
 from bursar.runtime.runs.run import Interrupt, Run
 from bursar.runtime.side_loop import SideLoop
-from bursar.runtime.tenants import require_prices, tenant_of
+from bursar.runtime.tenants import require_prices, require_team, tenant_of
 from bursar.runtime.work import Source, Work, work_of
 
 __all__ = ["Runtime", "open_ledger"]
@@ -118,19 +118,33 @@ class Runtime:
         given: Any,
         *,
         tenant: str,
+        team: str | None = None,
+        user: str | None = None,
         limits: Limits | None = None,
+        node_limits: Mapping[str, Limits] | None = None,
         on_limit: OnLimit | None = None,
         name: str | None = None,
         target: str | None = None,
     ) -> Run:
         """Run an agent or a graph for a tenant, until it ends or waits.
 
-        `given` is a text for an agent, the graph's input otherwise. `limits` tighten an agent's own, and are a
-        graph's. `target` is where another process can load the agent from to resume the run (`file.py:name`).
+        `given` is a text for an agent, the graph's input otherwise. `team` and `user` are whose budgets bind the run
+        beside the tenant's. `limits` tighten an agent's own, and are a graph's. `node_limits` are what single nodes
+        may use in this run, by their names; of these only what is written down counts. `target` is where another
+        process can load the agent from to resume the run (`file.py:name`).
         Raises UsageError for a tenant, tier or input that cannot be, PriceMissingError, LedgerUnavailable.
         """
         run_id, work, begun = await self._admit(
-            source, given, tenant=tenant, limits=limits, on_limit=on_limit, name=name, target=target
+            source,
+            given,
+            tenant=tenant,
+            team=team,
+            user=user,
+            limits=limits,
+            node_limits=node_limits or {},
+            on_limit=on_limit,
+            name=name,
+            target=target,
         )
         return await self._engine.begin(run_id, work, begun)
 
@@ -140,14 +154,26 @@ class Runtime:
         given: Any,
         *,
         tenant: str,
+        team: str | None = None,
+        user: str | None = None,
         limits: Limits | None = None,
+        node_limits: Mapping[str, Limits] | None = None,
         on_limit: OnLimit | None = None,
         name: str | None = None,
         target: str | None = None,
     ) -> AsyncGenerator[Event, None]:
         """`run`, telling what happens while it does; the last event is `ended` and carries the run."""
         run_id, work, begun = await self._admit(
-            source, given, tenant=tenant, limits=limits, on_limit=on_limit, name=name, target=target
+            source,
+            given,
+            tenant=tenant,
+            team=team,
+            user=user,
+            limits=limits,
+            node_limits=node_limits or {},
+            on_limit=on_limit,
+            name=name,
+            target=target,
         )
         async for event in _told(partial(self._engine.begin, run_id, work, begun)):
             yield event
@@ -211,16 +237,21 @@ class Runtime:
         given: Any,
         *,
         tenant: str,
+        team: str | None,
+        user: str | None,
         limits: Limits | None,
+        node_limits: Mapping[str, Limits],
         on_limit: OnLimit | None,
         name: str | None,
         target: str | None,
     ) -> tuple[str, Work, Any]:
         section = tenant_of(self.config, tenant)
+        require_team(self.config, tenant, team)
         if on_limit not in (None, *get_args(OnLimit)):
             raise UsageError(f"on_limit {on_limit!r}: expected one of {', '.join(get_args(OnLimit))}")
         work = self._ready(source, name)
         bounds = work.bounded(limits)
+        work.require_nodes(node_limits)
         if bounds.nanousd is not None and section.unpriced == "refuse":
             for agent in work.agents:
                 self._catalog.require_prices(agent.tier, "the run has a limit in USD")
@@ -232,6 +263,8 @@ class Runtime:
         values = {
             "id": run_id,
             "tenant": tenant,
+            "team": team,
+            "user": user,
             "agent": work.name,
             "target": target,
             "on_limit": on_limit or work.on_limit or section.on_limit or "finalize",
@@ -239,14 +272,23 @@ class Runtime:
             "input_type": kind,
             "input": blob,
         }
-        scope = Scope(tenant=tenant, agents=(work.name,), run_id=run_id)
-        await self._ledger.do(self._accept, values, scope, bounds)
+        scope = Scope(
+            tenant=tenant,
+            agents=(work.name,),
+            run_id=run_id,
+            organisation=section.organisation,
+            team=team,
+            user=user,
+        )
+        await self._ledger.do(self._accept, values, scope, bounds, node_limits)
         self._remember(run_id, work)
         return run_id, work, begun
 
-    def _accept(self, values: Mapping[str, Any], scope: Scope, limits: Limits) -> None:
+    def _accept(
+        self, values: Mapping[str, Any], scope: Scope, limits: Limits, node_limits: Mapping[str, Limits]
+    ) -> None:
         # The limits first: a run without them must not exist, while limits without a run bound nothing.
-        self.ledger.gates.open(scope, limits)
+        self.ledger.gates.open(scope, limits, nodes=node_limits)
         self._records.create(values)
 
     async def _prepare_resume(

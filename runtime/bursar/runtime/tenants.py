@@ -17,7 +17,16 @@ from bursar.runtime.declared_prices import declared_price
 if TYPE_CHECKING:
     from bursar.runtime.models.catalog import Catalog
 
-__all__ = ["declare_budgets", "declared_budgets", "limit_of", "require_prices", "tenant_of", "tiers_of"]
+__all__ = [
+    "declare_budgets",
+    "declared_budgets",
+    "limit_of",
+    "organisation_of",
+    "require_prices",
+    "require_team",
+    "tenant_of",
+    "tiers_of",
+]
 
 _AUTHOR = "bursar.yaml"
 
@@ -66,6 +75,22 @@ def tenant_of(config: Config, name: str) -> TenantConfig:
         f"tenant {name!r} is not in the configuration ({known})",
         next_step=f"add `{name}: {{budgets: [{{usd: 5, per: month}}]}}` under tenants:",
     )
+
+
+def organisation_of(config: Config, tenant: str) -> str | None:
+    """The organisation whose budgets bind a tenant, too."""
+    return tenant_of(config, tenant).organisation
+
+
+def require_team(config: Config, tenant: str, team: str | None) -> None:
+    """Raise UsageError for a team that is none of the tenant's: a misspelt one would be bound by nothing."""
+    teams = tenant_of(config, tenant).teams
+    if team is not None and teams and team not in teams:
+        near = difflib.get_close_matches(team, teams, 3) or sorted(teams)
+        raise UsageError(
+            f"team {team!r} is none of tenant {tenant}'s (it has {', '.join(near)})",
+            next_step=f"add `{team}: {{}}` under tenants.{tenant}.teams",
+        )
 
 
 def tiers_of(config: Config, tenant: str) -> tuple[str, ...] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,20 @@ class Work:
         if limits is None or self.agent is None:
             return limits or self.limits
         return self.limits.tightened(limits)
+
+    def require_nodes(self, names: Iterable[str]) -> None:
+        """Raise UsageError for a name that is no node of the graph, or of a graph in it: nothing would be limited."""
+        graphs = (self.graph, *(graph for _, graph in self.graph.get_subgraphs(recurse=True)))
+        nodes = {
+            name
+            for graph in graphs
+            if isinstance(graph, CompiledStateGraph)
+            for name in graph.nodes
+            if not name.startswith("__")
+        }
+        for name in names:
+            if name not in nodes:
+                raise UsageError(f"node_limits: {self.name} has no node {name!r}; it has {', '.join(sorted(nodes))}")
 
     def begin(self, given: Any) -> Any:
         """The graph's input: for an agent a text, or messages in the shape of OpenAI's chat completions.

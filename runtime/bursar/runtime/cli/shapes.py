@@ -62,6 +62,8 @@ def run_json(run: Run) -> dict[str, Any]:
     return {
         "id": run.id,
         "tenant": run.tenant,
+        "team": run.team,
+        "user": run.user,
         "agent": run.agent,
         "status": run.status,
         "stop_reason": run.stop_reason,

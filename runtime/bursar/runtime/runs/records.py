@@ -95,6 +95,8 @@ class Records:
         return Run(
             id=row["id"],
             tenant=row["tenant"],
+            team=row["team"],
+            user=row["user"],
             agent=row["agent"],
             status=row["status"],
             stop_reason=row["stop_reason"] or "",

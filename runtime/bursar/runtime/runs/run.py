@@ -48,6 +48,8 @@ class Run:
 
     id: str
     tenant: str
+    team: str | None
+    user: str | None
     agent: str
     status: RunStatus
     stop_reason: str

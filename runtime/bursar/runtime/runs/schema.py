@@ -14,6 +14,8 @@ run = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("tenant", Text, nullable=False),
+    Column("team", Text),
+    Column("user", Text),
     Column("agent", Text, nullable=False),
     Column("target", Text),  # file.py:name, where another process can load the agent from
     Column("status", Text, nullable=False),

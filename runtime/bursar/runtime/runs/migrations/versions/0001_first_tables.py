@@ -17,6 +17,8 @@ def upgrade() -> None:
         "run",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("team", sa.Text(), nullable=True),
+        sa.Column("user", sa.Text(), nullable=True),
         sa.Column("agent", sa.Text(), nullable=False),
         sa.Column("target", sa.Text(), nullable=True),
         sa.Column("status", sa.Text(), nullable=False),
