@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar, cast
 
 import psycopg
@@ -57,26 +57,22 @@ class Postgresql:
         self._locked_s_max = locked_s_max
         self._engine = _engine(url, locked_s_max)
 
-    @contextmanager
-    def write(self, *, durable: bool, wait: bool) -> Iterator[Connection]:
+    def write(self, *, durable: bool, wait: bool) -> AbstractContextManager[Connection]:
         """One writing transaction, beside others; a server is always waited for."""
-        if not wait:
-            raise StoreBusy
-        with self._transaction(_WRITE_DURABLE if durable else _WRITE) as connection:
-            yield connection
+        return self._transaction(_WRITE_DURABLE if durable else _WRITE, wait=wait)
 
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """One reading transaction."""
-        with self._transaction(_READ) as connection:
-            yield connection
+    def read(self, *, wait: bool) -> AbstractContextManager[Connection]:
+        """One reading transaction; a server is always waited for."""
+        return self._transaction(_READ, wait=wait)
 
     def close(self) -> None:
         """Give every connection back."""
         self._engine.dispose()
 
     @contextmanager
-    def _transaction(self, begin: str) -> Iterator[Connection]:
+    def _transaction(self, begin: str, *, wait: bool) -> Iterator[Connection]:
+        if not wait:
+            raise StoreBusy
         # Begun and ended on the driver: SQLAlchemy's own round for each would cost more than the driver's.
         with _explained(self._name), self._begun(begin) as connection:
             driver = _driver(connection)

@@ -66,8 +66,8 @@ class Sqlite:
             self._lock.release()
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """One reading transaction, beside the writer."""
+    def read(self, *, wait: bool) -> Iterator[Connection]:
+        """One reading transaction, beside the writer: it waits for nobody, so `wait` makes no difference."""
         with _explained(self._name), self._connect() as connection:
             self._patiently(lambda: _driver(connection).execute("BEGIN"))
             try:

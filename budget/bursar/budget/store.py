@@ -32,8 +32,8 @@ class Backend(Protocol):
     def write(self, *, durable: bool, wait: bool) -> AbstractContextManager[Connection]:
         """One writing transaction; raises StoreBusy where it would have to wait and must not."""
 
-    def read(self) -> AbstractContextManager[Connection]:
-        """One reading transaction."""
+    def read(self, *, wait: bool) -> AbstractContextManager[Connection]:
+        """One reading transaction; raises StoreBusy like `write`."""
 
     def close(self) -> None:
         """Give every connection back."""
@@ -65,10 +65,9 @@ class Store:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Within it, a writing transaction of this thread that would wait, for others or the disk, raises StoreBusy.
+        """Within it, a transaction of this thread that would wait, for others, the disk or a server, raises StoreBusy.
 
-        It raises before anything was done, so that the caller can do it again where waiting does no harm. A server is
-        always waited for.
+        It raises before anything was done, so that the caller can do it again where waiting does no harm.
         """
         self._caller.at_once = True
         try:
@@ -84,15 +83,18 @@ class Store:
         Raises LedgerUnavailable while the store is locked, read-only, full or gone, and LedgerVersionError where it
         lacks a table. The yielded connection is for this `with` only.
         """
-        return self._backend.write(durable=durable, wait=not getattr(self._caller, "at_once", False))
+        return self._backend.write(durable=durable, wait=self._may_wait())
 
     def read(self) -> AbstractContextManager[Connection]:
         """One reading transaction that sees a single state of the store and never waits for a writer."""
-        return self._backend.read()
+        return self._backend.read(wait=self._may_wait())
 
     def close(self) -> None:
         """Give every connection back; the store must not be used afterwards."""
         self._backend.close()
+
+    def _may_wait(self) -> bool:
+        return not getattr(self._caller, "at_once", False)
 
 
 def _parsed(url: str) -> URL:

@@ -87,8 +87,11 @@ def test_a_durable_transaction_waits_for_what_the_server_says_but_for_the_disk_a
 
 
 def test_a_transaction_that_must_not_wait_is_always_refused(store: Store) -> None:
-    with store.at_once(), pytest.raises(StoreBusy):
-        write(store, 1)
+    with store.at_once():
+        with pytest.raises(StoreBusy):
+            write(store, 1)
+        with pytest.raises(StoreBusy):
+            numbers(store)
     assert numbers(store) == []
 
 
