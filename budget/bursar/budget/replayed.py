@@ -123,16 +123,23 @@ class Budget:
             zone=self.rule.zone,
         )
 
-    def move(self, account: Account, side: Side, held: Amounts, posted: Amounts) -> None:
-        """Change an account by what a call holds and comes to."""
+    def hold(self, account: Account, side: Side, held: Amounts) -> None:
+        """Hold what a call may come to."""
         account.held[side] += held
+        if account.counts:
+            self._held[side] += held
+            self._note_highest(account, side)
+
+    def close(self, account: Account, side: Side, held: Amounts, posted: Amounts) -> None:
+        """Give back what a call held, and post what it came to."""
+        account.held[side] -= held
         account.posted[side] += posted
         account.tally.posted[side] += posted
         if account.counts:
-            self._held[side] += held
+            self._held[side] -= held
             self._posted[side] += posted
-            used = self._held[side] + self._posted[side]
-            account.tally.highest[side] = _larger(account.tally.highest[side], used)
+            if smaller(posted, held) != posted:
+                self._note_highest(account, side)
 
     def grant(self, now: int, amount: Amounts, *, carried: bool) -> None:
         """Raise the limit of the present window; what was `carried` into a later one than the first is made here."""
@@ -152,6 +159,10 @@ class Budget:
             self._drop(last)
         self._counting.append(Account(window, limit, Tally()))
         self.told.append(self._counting[-1])
+
+    def _note_highest(self, account: Account, side: Side) -> None:
+        used, highest = self._held[side] + self._posted[side], account.tally.highest
+        highest[side] = Amounts(*map(max, amounts_of(highest[side]), amounts_of(used)))
 
     def _drop(self, account: Account) -> None:
         account.counts = False
@@ -184,10 +195,6 @@ def amounts_of(amounts: Amounts) -> tuple[int, int, int, int]:
 def smaller(one: Amounts, other: Amounts) -> Amounts:
     """The smaller amount of each dimension."""
     return Amounts(*map(min, amounts_of(one), amounts_of(other)))
-
-
-def _larger(one: Amounts, other: Amounts) -> Amounts:
-    return Amounts(*map(max, amounts_of(one), amounts_of(other)))
 
 
 def _raised(limit: Limit, amount: Amounts) -> Limit:

@@ -156,7 +156,7 @@ class Simulation:
         for budget in self._at(paths):
             if budget.rule.per == "total":
                 for side in (REAL, SIMULATED):
-                    budget.move(budget.at(self._since_us), side, NOTHING, spent)
+                    budget.close(budget.at(self._since_us), side, NOTHING, spent)
 
     def take(self, call: TracedCall) -> None:
         """Let time pass until the call was reserved, and ask for it."""
@@ -210,7 +210,7 @@ class Simulation:
             else:
                 _, _, side, places, held, posted = heapq.heappop(self._closing)
                 for budget, account in places:
-                    budget.move(account, side, NOTHING - held, posted)
+                    budget.close(account, side, held, posted)
             if self._waiting:
                 self._waiting = [call for call in self._waiting if not self._decided(call, at)]
 
@@ -256,7 +256,7 @@ class Simulation:
     def _book(self, call: TracedCall, now: int, side: Side, held: Amounts, posted: Amounts) -> None:
         places = [(budget, budget.at(now)) for budget in self._at(call.paths) if budget.begins_us <= now]
         for budget, account in places:
-            budget.move(account, side, held, NOTHING)
+            budget.hold(account, side, held)
         if call.closed_us is not None:
             ends_us = now + call.closed_us - call.reserved_us
             heapq.heappush(self._closing, _Closing(ends_us, next(self._order), side, places, held, posted))
