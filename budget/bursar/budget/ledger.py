@@ -12,6 +12,7 @@ release                  it was surely not billed
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import Self
 
@@ -195,6 +196,8 @@ class Ledger:
         refusal = closed(pots, call, now, final=final)
         if refusal is not None:
             return refusal
+        if isinstance(quote, ModelQuote) and quote.price is None:
+            quote = self._by_policy(connection, quote, call.scope.tenant)
         verdict = admit([row.balance for row in pots if row.mode == "hard"], quote)
         if isinstance(verdict, Refusal):
             _tell_of(connection, pots, verdict, call, now)
@@ -212,6 +215,11 @@ class Ledger:
         if final:
             use_final(connection, call)
         return made
+
+    def _by_policy(self, connection: Connection, quote: ModelQuote, tenant: str) -> ModelQuote:
+        """A quote without a price, as the tenant's policy has it."""
+        policy = self.policies.of(connection, tenant)
+        return replace(quote, price=policy.ceiling, allow_unpriced=policy.unpriced == "allow_and_alert")
 
     def _now(self) -> int:
         return to_us(self._clock())
