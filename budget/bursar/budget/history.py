@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, not_, select
 
 from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.errors import UsageError
@@ -64,10 +64,11 @@ def rolled_up(connection: Connection, since_us: int) -> list[tuple[tuple[str, ..
 
 
 def really_stopped(connection: Connection, since_us: int, until_us: int) -> dict[str, int]:
-    """How many of the runs opened in that time are stopped, by the path of the limit that did it."""
+    """How many of the runs opened in that time a limit other than their own has stopped, by its path."""
+    its_own = func.substr(pot.c.stopped_by, 1, func.length(pot.c.path)) == pot.c.path
     query = (
         select(pot.c.stopped_by, func.count())
-        .where(pot.c.epoch.is_not(None), pot.c.stopped_by.is_not(None))
+        .where(pot.c.epoch.is_not(None), pot.c.stopped_by.is_not(None), not_(its_own))
         .where(pot.c.set_us >= since_us, pot.c.set_us < until_us)
         .group_by(pot.c.stopped_by)
         .order_by(pot.c.stopped_by)

@@ -105,7 +105,7 @@ class Outcome:
     """Runs that are stopped."""
 
     really_stopped: Mapping[str, int]
-    """Runs begun in that time that a limit really stopped and nobody let go on, by the path of the limit."""
+    """Runs begun in that time that a limit above them really stopped and nobody let go on, by its path."""
 
     really_spent: Amounts
     spent: Amounts

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -311,11 +311,16 @@ def test_a_soft_limit_refuses_nothing_and_shows_how_far_it_is_exceeded(ledger: L
     assert (out.refused, out.lines[0].highest.steps) == (0, 2)
 
 
-def test_runs_that_were_really_stopped_are_told_beside(ledger: Ledger, clock: Clock) -> None:
+def test_runs_that_a_budget_really_stopped_are_told_beside(ledger: Ledger, clock: Clock) -> None:
     ledger.budgets.set("acme", limit={"steps": 0}, author="dana")
     refused = ledger.reserve(a_call(), a_quote())
     assert isinstance(refused, Refusal)
     ledger.gates.stop(SUPPORT.run_path, refused)
+    own = Scope(tenant="acme", agents=("support",), run_id="run_2")
+    ledger.gates.open(own, Limits(steps=0))
+    refused = ledger.reserve(a_call(scope=own), a_quote())
+    assert isinstance(refused, Refusal)
+    ledger.gates.stop(own.run_path, replace(refused, path=own.run_path))
     assert simulated(ledger, clock).really_stopped == {"acme": 1}
 
 

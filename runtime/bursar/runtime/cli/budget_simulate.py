@@ -31,11 +31,11 @@ WINDOWS_SHOWN_MAX = 12
 RUNS_SHOWN_MAX = 5
 
 _COLUMNS: Sequence[Column] = (
-    ("budget", "whole"),
-    ("window", "whole"),
+    "budget",
+    "window",
     ("limit", "right"),
     ("really", "right"),
-    ("would be", "right"),
+    ("then", "right"),
     ("highest", "right"),
     ("refused", "right"),
     ("runs", "right"),
@@ -133,9 +133,14 @@ def _rows(line: Line) -> Iterator[tuple[str, ...]]:
     counts = [f"{line.refused:,}", f"{line.stopped:,}"]
     for name, limit in zip(DIMENSIONS, line.limit, strict=True):
         if limit is not None:
-            amounts = (getattr(of, name) for of in (line.really_spent, line.spent, line.highest))
-            yield *named, shown(name, limit), *(shown(name, amount).partition(" ")[0] for amount in amounts), *counts
+            amounts = (getattr(of, name) for of in (line.really_spent, line.spent))
+            spent = (shown(name, amount).partition(" ")[0] for amount in amounts)
+            yield *named, shown(name, limit), *spent, _percent(getattr(line.highest, name), limit), *counts
             named, counts = ["", ""], ["", ""]
+
+
+def _percent(amount: int, limit: int) -> str:
+    return f"{amount * 100 // limit} %" if limit else "-"
 
 
 def _sums(amounts: Amounts) -> str:

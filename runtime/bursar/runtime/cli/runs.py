@@ -11,8 +11,18 @@ from rich.text import Text
 
 from bursar.budget.money import format_usd
 from bursar.runtime.cli.books import open_books
+from bursar.runtime.cli.budget_estimate import estimate_json, interrupted
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, By, ConfigFile, DryRun, RunId, Tenant, author
-from bursar.runtime.cli.output import Column, console, opening, print_json, print_next, print_table, status_text
+from bursar.runtime.cli.output import (
+    Column,
+    console,
+    opening,
+    print_json,
+    print_next,
+    print_table,
+    print_words,
+    status_text,
+)
 from bursar.runtime.cli.shapes import run_json, time_json
 from bursar.runtime.cli.telling import next_commands, print_run
 from bursar.runtime.cli.words import plain, short, shown_time
@@ -48,13 +58,20 @@ def show(run: RunId, /, *, config: ConfigFile = CONFIG_FILE, as_json: AsJson = F
     with open_books(config) as books:
         found = books.records.show(books.records.row(run))
         events = [*books.records.events(run)]
+        goes_on = found.status in ("running", "interrupted")
+        to_come = (
+            books.ledger.estimates.to_finish(run, unfinished=interrupted(books, found.tenant)) if goes_on else None
+        )
     if as_json:
         history = [
             {"at": time_json(at), "status": status, "cause": cause, "by": by or None}
             for _, at, status, cause, by in events
         ]
-        return print_json({**run_json(found), "history": history})
+        to_finish = estimate_json(to_come) if to_come else None
+        return print_json({**run_json(found), "to_finish": to_finish, "history": history})
     print_run(found)
+    if to_come:
+        print_words(f"to finish: {to_come.words()}")
     console().print()
     print_table(
         [("when", "whole"), ("status", "whole"), "why"],
