@@ -67,15 +67,13 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
-    """A budget that a call drew on: the window of one pot in which it was reserved, as it stands now."""
+    """A budget that a call drew on: one pot, in the window in which the call was reserved."""
 
     path: str
-    kind: str
     per: str
     window: str
     limit: Mapping[str, int | None]
-    posted: Amounts
-    held: Amounts
+    """By dimension, as it is now, with the grants of the window; None = no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +147,7 @@ def draws_of(connection: Connection, reservation_id: int) -> list[Draw]:
     """The budgets on which an attempt drew, in the order in which they were checked."""
     accounts = connection.execute(select(reservation.c.accounts).where(reservation.c.id == reservation_id)).scalar_one()
     query = (
-        select(pot.c.path, pot.c.kind, pot.c.per, account.c.window, *_BALANCE)
+        select(pot.c.path, pot.c.per, account.c.window, *_BALANCE)
         .join(pot, pot.c.id == account.c.pot_id)
         .where(account.c.id.in_(json.loads(accounts)))
         .order_by(pot.c.id)
@@ -157,12 +155,9 @@ def draws_of(connection: Connection, reservation_id: int) -> list[Draw]:
     return [
         Draw(
             path=row["path"],
-            kind=row["kind"],
             per=row["per"],
             window=row["window"],
             limit={name: row[f"window_limit_{name}"] for name in DIMENSIONS},
-            posted=amounts_in("posted", row),
-            held=amounts_in("held", row),
         )
         for row in connection.execute(query).mappings()
     ]

@@ -8,20 +8,33 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from bursar.budget import bill, charges, outlook, spend
+from bursar.budget import bill, charges, outlook, spend, stops
 from bursar.budget.amounts import Amounts
 from bursar.budget.bill import Attempt, Draw, RunBill
 from bursar.budget.charges import DaySum
 from bursar.budget.outlook import Outlook
 from bursar.budget.schema import reservation
 from bursar.budget.spend import GROUPS, Group, Selection, SpendLine
+from bursar.budget.stops import Stop
 from bursar.budget.store import Store
 from bursar.budget.usage import Usage
 
 if TYPE_CHECKING:
     from bursar.budget.budgets import BudgetLine
 
-__all__ = ["GROUPS", "Attempt", "DaySum", "Draw", "Group", "Outlook", "Reports", "RunBill", "Selection", "SpendLine"]
+__all__ = [
+    "GROUPS",
+    "Attempt",
+    "DaySum",
+    "Draw",
+    "Group",
+    "Outlook",
+    "Reports",
+    "RunBill",
+    "Selection",
+    "SpendLine",
+    "Stop",
+]
 
 EVERYTHING = Selection()
 
@@ -44,6 +57,16 @@ class Reports:
         """
         with self._store.read() as connection:
             return [(one, bill.draws_of(connection, one.id)) for one in bill.attempts_at(connection, call)]
+
+    def stops(self, path: str) -> list[Stop]:
+        """The last refusals that stopped runs at or below a path, the newest first."""
+        with self._store.read() as connection:
+            return stops.stops_of(connection, path)
+
+    def stop(self, id: str) -> Stop:
+        """A refusal that stopped a run, by its id, such as `acme#17`; raises NotFoundError."""
+        with self._store.read() as connection:
+            return stops.stop_at(connection, id)
 
     def spent(self, run_path: str) -> Amounts:
         """What a run was charged so far."""

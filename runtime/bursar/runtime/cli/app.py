@@ -52,6 +52,23 @@ Without a decision, a run goes on that was broken off, has failed, or whose tena
 settled are not paid again. Exits as `bursar run` does.
 """
 
+_IMPORT = """List the prices of a file, from a day on.
+
+The file is litellm's map of prices, OpenRouter's list of models saved as JSON, or a table as CSV. Nothing is imported
+where anything in it is wrong. What is listed goes before the built-in book; old postings keep their price.
+"""
+
+_CHECK = """Find models without a price, with an old one, or with another than the book or a file says.
+
+Exits with 1 where a model has no price.
+"""
+
+_GPU = """Price a model of your own by the time of its GPUs.
+
+Their cost over a span is spread over the tokens that the ledger measured in it. Idle time is part of it, unless
+--busy-only leaves it in nobody's bill.
+"""
+
 app = App(
     name="bursar",
     help=_HELP,
@@ -66,7 +83,7 @@ app = App(
 _GROUPS = {
     "runs": "See, follow, cancel and resume runs.",
     "budget": "Set, grant and see what may be spent, and why it was.",
-    "price": "See what models cost, and which have no price.",
+    "price": "See, import and check what models cost.",
     "config": "Check bursar.yaml, or print its schema.",
     "db": "Look after the database.",
 }
@@ -84,13 +101,15 @@ _COMMANDS = (
     ("budget ls", "budget:ls", "List budgets with what is spent, held and left."),
     ("budget set", "budget:set_", _SET),
     ("budget grant", "budget:grant", _GRANT),
-    ("budget why", "why:why", "Explain a run's cost, attempt by attempt, and what refused it."),
+    ("budget why", "why:why", "Explain a cost or a refusal, down to the price row and the limit."),
     ("budget report", "report:report", "Sum up spending by any combination, and say what of it was waste."),
     ("budget forecast", "ahead:forecast", "Say when each budget runs out at the present pace."),
     ("budget estimate", "budget_estimate:estimate", "Estimate what a run will come to, from its agent's last runs."),
     ("budget simulate", "budget_simulate:simulate", _SIMULATE),
     ("price ls", "price:ls", "List the prices of your models, or search the price book."),
-    ("price check", "price:check", "Find models without a price."),
+    ("price import", "price_import:import_", _IMPORT),
+    ("price check", "price_check:check", _CHECK),
+    ("price gpu", "price_gpu:gpu", _GPU),
     ("config check", "config:check", "Find every mistake in bursar.yaml at once."),
     ("config schema", "config:schema", "Print the JSON Schema of bursar.yaml."),
     ("db upgrade", "db:upgrade", "Bring the database's tables to this version of Bursar."),

@@ -41,7 +41,11 @@ def report(
     *,
     by: Annotated[
         tuple[By, ...],
-        Parameter(help="What to sum by, several times for a combination; else tenant, agent and model.", negative=""),
+        Parameter(
+            help="What to sum by, several times for a combination; else tenant, agent and model.",
+            negative="",
+            show_default=False,
+        ),
     ] = (),
     chosen: Chosen = LAST_30_DAYS,
     limit: Annotated[int, Parameter(help="Show so many lines at most.", validator=Number(gte=1, lte=10_000))] = 40,

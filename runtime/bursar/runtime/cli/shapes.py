@@ -16,11 +16,12 @@ from bursar.runtime.runs.run import Interrupt, Run
 if TYPE_CHECKING:
     from bursar.budget.budgets import BudgetLine
     from bursar.budget.prices import Price
-    from bursar.budget.report import Attempt, Outlook, RunBill
+    from bursar.budget.report import Attempt, Outlook, RunBill, Stop
     from bursar.budget.spend import Group, Selection, SpendLine
 
 __all__ = [
     "amounts_json",
+    "attempt_json",
     "bill_json",
     "budget_json",
     "limit_json",
@@ -30,6 +31,7 @@ __all__ = [
     "refusal_json",
     "report_json",
     "run_json",
+    "stop_json",
     "time_json",
 ]
 
@@ -106,10 +108,21 @@ def bill_json(bill: RunBill, run: Run) -> dict[str, Any]:
         "sum": amounts_json(total),
         "held": amounts_json(bill.held),
         "refused": refusal_json(bill.stopped) if bill.stopped else None,
-        "attempts": [_attempt_json(attempt) for attempt in bill.attempts],
+        "attempts": [attempt_json(attempt) for attempt in bill.attempts],
         "changes": [
             {"at": time_json(at), "kind": kind, "by": author, "note": note} for at, kind, author, note in bill.changes
         ],
+    }
+
+
+def stop_json(stop: Stop) -> dict[str, Any]:
+    """A refusal that stopped a run."""
+    return {
+        "id": stop.id,
+        "at": time_json(stop.at),
+        "run": stop.run_path,
+        "words": stop.words,
+        "refused": refusal_json(stop.refusal) if stop.refusal else None,
     }
 
 
@@ -199,8 +212,10 @@ def _group(name: Group) -> str:
     return "run" if name == "run_id" else name
 
 
-def _attempt_json(attempt: Attempt) -> dict[str, Any]:
+def attempt_json(attempt: Attempt) -> dict[str, Any]:
+    """One attempt at a call, from reservation to posting."""
     return {
+        "id": attempt.id,
         "kind": attempt.kind,
         "agent": attempt.agent,
         "node": attempt.node,

@@ -1,22 +1,24 @@
-"""`bursar budget why`: every attempt that a run paid for, and what refused it."""
+"""`bursar budget why`: what a run paid for, how a call came to its cost, and what refused a run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
 from rich.text import Text
 
 from bursar.budget.amounts import Amounts
-from bursar.runtime.cli.books import open_books
-from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile, RunId
-from bursar.runtime.cli.output import Column, console, print_json, print_table, print_words, status_text
-from bursar.runtime.cli.shapes import bill_json, money
+from bursar.runtime.cli.books import Books, open_books
+from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile
+from bursar.runtime.cli.output import Column, console, print_json, print_next, print_table, print_words, status_text
+from bursar.runtime.cli.shapes import bill_json, money, stop_json
+from bursar.runtime.cli.why_call import call_json, print_call
 from bursar.runtime.cli.words import plain, rates_text, short, shown_time
 from bursar.runtime.runs.run import Run
 
 if TYPE_CHECKING:
-    from bursar.budget.report import Attempt, RunBill
+    from bursar.budget.report import Attempt, RunBill, Stop
 
 __all__ = ["why"]
 
@@ -31,11 +33,52 @@ _COLUMNS: Sequence[Column] = (
 )
 
 
-def why(run: RunId, /, *, config: ConfigFile = CONFIG_FILE, as_json: AsJson = False) -> None:
-    """Explain a run's cost, attempt by attempt, and what refused it."""
+def why(
+    what: Annotated[
+        str,
+        Parameter(
+            name="WHAT",
+            help="A run; a call, by its id or by its number in the run's table; a refusal such as acme#17; or a path "
+            "such as acme or acme/support, for the refusals there.",
+        ),
+    ],
+    /,
+    *,
+    config: ConfigFile = CONFIG_FILE,
+    as_json: AsJson = False,
+) -> None:
+    """Explain a cost or a refusal, down to the price row and the limit."""
     with open_books(config) as books:
-        bill = books.ledger.reports.bill(run)
-        found = books.records.show(books.records.row(run))
+        if "#" in what:
+            _tell_stops([books.ledger.reports.stop(what)], as_json=as_json)
+        elif "/" in what or _is_tenant(books, what):
+            _tell_stops(books.ledger.reports.stops(what), as_json=as_json)
+        elif ":" in what or what.isdecimal():
+            attempts = books.ledger.reports.attempts(what)
+            print_json(call_json(attempts)) if as_json else print_call(attempts)
+        else:
+            _tell_run(books.ledger.reports.bill(what), books.records.show(books.records.row(what)), as_json=as_json)
+
+
+def _is_tenant(books: Books, name: str) -> bool:
+    """An organisation is named like a call: both have a colon."""
+    return name in books.config.tenants or name.startswith("org:")
+
+
+def _tell_stops(stops: Sequence[Stop], *, as_json: bool) -> None:
+    if as_json:
+        return print_json([stop_json(stop) for stop in stops])
+    for stop in stops:
+        console().print(
+            Text.assemble((stop.id, "bold"), f"  {shown_time(stop.at)}  {plain(stop.run_path)}"), soft_wrap=True
+        )
+        print_words(stop.words)
+    if not stops:
+        console().print("no run was stopped there")
+    return print_next([f"bursar budget why {stops[0].run_path.split('/')[2]}"] if stops else [])
+
+
+def _tell_run(bill: RunBill, found: Run, *, as_json: bool) -> None:
     if as_json:
         return print_json(bill_json(bill, found))
     title = Text.assemble((found.id, "bold"), f"  {bill.tenant}/{found.agent}  ", status_text(found.status))
@@ -43,21 +86,21 @@ def why(run: RunId, /, *, config: ConfigFile = CONFIG_FILE, as_json: AsJson = Fa
     reasons: dict[str, int] = {}
     if bill.attempts:
         console().print()
-        print_table(_COLUMNS, [_row(number, one, reasons) for number, one in enumerate(bill.attempts, 1)])
+        print_table(_COLUMNS, [_row(one, reasons) for one in bill.attempts])
     for reason, number in reasons.items():
         console().print(Text(f"[{number}] {plain(reason)}", style="dim"))
     _print_sum(bill)
     return _print_history(bill, found)
 
 
-def _row(number: int, attempt: Attempt, reasons: dict[str, int]) -> tuple[str | Text, ...]:
-    """One attempt; its reason is a footnote, since many have the same."""
-    state = attempt.outcome or attempt.state
+def _row(attempt: Attempt, reasons: dict[str, int]) -> tuple[str | Text, ...]:
+    """One attempt with the number by which it is asked for; its reason is a footnote, since many have the same."""
+    number, state = str(attempt.id), attempt.outcome or attempt.state
     if attempt.kind == "tool":
-        return str(number), _call(attempt), "", "", "", state, ""
+        return number, _call(attempt), "", "", "", state, ""
     footnote = reasons.setdefault(_reason(attempt), len(reasons) + 1)
     held, posted = (f"${money(amounts.nanousd)}" for amounts in (attempt.held, attempt.posted))
-    return str(number), _call(attempt), _tokens(attempt), held, posted, state, f"[{footnote}]"
+    return number, _call(attempt), _tokens(attempt), held, posted, state, f"[{footnote}]"
 
 
 def _call(attempt: Attempt) -> Text:
