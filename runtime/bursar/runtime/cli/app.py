@@ -69,6 +69,16 @@ Their cost over a span is spread over the tokens that the ledger measured in it.
 --busy-only leaves it in nobody's bill.
 """
 
+_DELIVER = """Look for alerts and send what is due, once.
+
+A runtime that is open does the same by itself, so this is for a machine that runs none.
+"""
+
+_TEST = """Send a signed test to every webhook.
+
+One that had asked for no more, by answering 410, is told again once a test succeeds. Exits with 1 where one fails.
+"""
+
 app = App(
     name="bursar",
     help=_HELP,
@@ -83,6 +93,7 @@ app = App(
 _GROUPS = {
     "runs": "See, follow, cancel and resume runs.",
     "budget": "Set, grant and see what may be spent, and why it was.",
+    "alerts": "See what somebody has to be told, and tell them.",
     "price": "See, import and check what models cost.",
     "config": "Check bursar.yaml, or print its schema.",
     "db": "Look after the database.",
@@ -106,6 +117,9 @@ _COMMANDS = (
     ("budget forecast", "ahead:forecast", "Say when each budget runs out at the present pace."),
     ("budget estimate", "budget_estimate:estimate", "Estimate what a run will come to, from its agent's last runs."),
     ("budget simulate", "budget_simulate:simulate", _SIMULATE),
+    ("alerts ls", "alerts:ls", "List alerts, the newest first, and who was told."),
+    ("alerts deliver", "alerts:deliver", _DELIVER),
+    ("alerts test", "alerts:try_out", _TEST),
     ("price ls", "price:ls", "List the prices of your models, or search the price book."),
     ("price import", "price_import:import_", _IMPORT),
     ("price check", "price_check:check", _CHECK),
