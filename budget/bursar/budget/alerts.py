@@ -140,6 +140,16 @@ class Alerts:
         with self._store.write() as connection:
             return tell(connection, new, now)
 
+    def due(self, endpoint: Endpoint) -> int:
+        """How many alerts a pass would send to an endpoint."""
+        now = to_us(self._clock())
+        whose = endpoint.tenant
+        with self._store.read() as connection:
+            if rows.is_shut(connection, endpoint.url):
+                return 0
+            new = rows.unoffered(connection, endpoint.url, tenant=whose, kinds=endpoint.kinds, now=now)
+            return len(new) + rows.waiting(connection, endpoint.url, tenant=whose, now=now)
+
     def deliver(self, endpoints: Sequence[Endpoint] = (), *, rng: random.Random | None = None) -> Delivered:
         """One pass: log what was not logged, and send each endpoint what is due; see `adeliver`.
 

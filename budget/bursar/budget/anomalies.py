@@ -167,7 +167,7 @@ def _unusual_steps(connection: Connection, tenant: str, run_id: str) -> Iterator
     steps = _steps(connection, run_id)
     if (looping := repetition(steps)) is not None:
         step, count = looping
-        message = f"run {run_id} made the same call {count} times"
+        message = f"run {run_id} made the same call of {step.model or step.node} {count} times"
         yield _alert(connection, "run.loop", tenant, run_id, message, {**_named(step), "repeats": count})
     if (growing := growth(steps)) is not None:
         step, first, last = growing

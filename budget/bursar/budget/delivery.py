@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, literal_column, select, update
+from sqlalchemy import ColumnElement, Connection, Select, exists, func, literal_column, select, update
 
 from bursar.budget.outbox import insert_once
 from bursar.budget.schema import alert, delivery
@@ -65,9 +65,9 @@ def offer(connection: Connection, endpoint: str, alert_ids: Sequence[int], now: 
         insert_once(connection, delivery, row)
 
 
-def waiting(connection: Connection, endpoint: str, *, tenant: str | None, now: int) -> bool:
-    """Whether something is due for an endpoint; asked before `claim`, which has to write."""
-    return connection.execute(_due(endpoint, tenant, now)).first() is not None
+def waiting(connection: Connection, endpoint: str, *, tenant: str | None, now: int) -> int:
+    """How many deliveries are due for an endpoint; asked before `claim`, which has to write."""
+    return connection.scalar(select(func.count()).select_from(_due(endpoint, tenant, now).subquery())) or 0
 
 
 def claim(
@@ -80,7 +80,7 @@ def claim(
     due = _due(endpoint, tenant, now)
     if alert_id is not None:
         due = due.where(delivery.c.alert_id == alert_id)
-    while (row := connection.execute(due).first()) is not None:
+    while (row := connection.execute(due.limit(1)).first()) is not None:
         as_seen = (delivery.c.id == row.id, delivery.c.attempts == row.attempts, delivery.c.next_us == row.next_us)
         taken = update(delivery).where(_IS_WAITING, *as_seen)
         if connection.execute(taken.values(attempts=row.attempts + 1, next_us=now + LEASE_US)).rowcount:
@@ -115,7 +115,6 @@ def _due(endpoint: str, tenant: str | None, now: int) -> Select[int, int, int, i
         .join(alert, alert.c.id == delivery.c.alert_id)
         .where(_IS_WAITING, delivery.c.endpoint == endpoint, delivery.c.next_us <= now)
         .order_by(delivery.c.next_us, delivery.c.id)
-        .limit(1)
     )
     return due if tenant is None else due.where(alert.c.tenant == tenant)
 

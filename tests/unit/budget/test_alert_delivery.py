@@ -244,9 +244,11 @@ def test_an_endpoint_that_wants_no_more_is_left_alone_until_a_test_succeeds(
     receiver.then = [answer(410)]
     happened(ledger, clock, "first")
     happened(ledger, clock, "second")
+    assert ledger.alerts.due(to(receiver.url)) == 2
     assert deliver(ledger, to(receiver.url)) == Delivered(0, 1)
     happened(ledger, clock, "third")
     clock.advance(minutes=1)
+    assert ledger.alerts.due(to(receiver.url)) == 0
     assert deliver(ledger, to(receiver.url)) == Delivered(0, 0)
     assert ledger.alerts.test(to(receiver.url)).delivered
     assert deliver(ledger, to(receiver.url)) == Delivered(2, 0)

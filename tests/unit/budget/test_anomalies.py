@@ -180,7 +180,7 @@ def test_a_sweep_names_the_run_that_loops_and_tells_it_once(ledger: Ledger, cloc
     assert dict(one.data) == {
         "scope": "acme/support/run_1",
         "run_id": "run_1",
-        "message": "run run_1 made the same call 5 times",
+        "message": "run run_1 made the same call of small-1 5 times",
         "node": "draft",
         "model": "small-1",
         "repeats": 5,
