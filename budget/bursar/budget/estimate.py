@@ -81,7 +81,7 @@ class Estimate:
             seen = "1 run" if self.runs == 1 else f"{self.runs} runs"
             return (
                 f"about {format_usd(money.expected)}{more}{worst}; "
-                f"{seen} seen, an {self.percent} % interval needs {self.needed}"
+                f"{seen} seen, the {self.percent} % interval needs {self.needed}"
             )
         return (
             f"{format_usd(money.low)} to {format_usd(money.high)}{more} in {self.percent} % of runs, "

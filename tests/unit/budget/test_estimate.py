@@ -62,7 +62,7 @@ def test_with_too_few_runs_there_is_no_interval_and_it_says_so(ledger: Ledger) -
         finish(ledger, f"done_{number}", [10])
     found = ledger.estimates.before("acme", "support")
     assert (found.nanousd.expected, found.nanousd.low, found.nanousd.high) == (10_000, None, None)
-    assert found.words() == ("about $0.00001, at most $0.00001 (highest seen); 3 runs seen, an 80 % interval needs 9")
+    assert found.words() == ("about $0.00001, at most $0.00001 (highest seen); 3 runs seen, the 80 % interval needs 9")
 
 
 def test_without_a_run_nothing_is_known_and_that_is_not_zero(ledger: Ledger) -> None:

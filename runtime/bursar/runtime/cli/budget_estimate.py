@@ -104,7 +104,7 @@ def _print(found: Estimate) -> None:
     )
     print_table(columns, [_row(name, of) for name, of in _ranges(found)])
     if found.runs < found.needed:
-        few = f"an {found.percent} % interval needs {counted(found.needed, 'run')}"
+        few = f"the {found.percent} % interval needs {counted(found.needed, 'run')}"
         console().print(f"{counted(found.runs, 'run')} seen, {few}", style="dim", soft_wrap=True)
 
 
