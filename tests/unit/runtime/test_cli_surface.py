@@ -27,7 +27,18 @@ from bursar.runtime.runs.run import RunStatus
 
 DOCS = Path(__file__).parents[3] / "docs"
 
-WRITES = ("init", "runs cancel", "runs resume", "budget set", "budget grant", "alerts deliver", "alerts test", "db upgrade")
+WRITES = (
+    "init",
+    "runs cancel",
+    "runs resume",
+    "budget set",
+    "budget grant",
+    "alerts deliver",
+    "alerts test",
+    "price import",
+    "price gpu",
+    "db upgrade",
+)
 
 HEAVY = ("langgraph", "langchain_core", "sqlalchemy", "litellm", "openai", "alembic", "httpx")
 
