@@ -134,11 +134,11 @@ class Rates:
     """Nano-USD per million tokens of each part."""
 
     def __post_init__(self) -> None:
-        nano = Parts(*(_nano(name, price) for name, price in zip(PRICE_FIELDS, self._published(), strict=True)))
+        nano = Parts(*(_nano(name, price) for name, price in zip(PRICE_FIELDS, self.published(), strict=True)))
         object.__setattr__(self, "_nano", nano)
 
-    def _published(self) -> tuple[Decimal, ...]:
-        """A price for each part."""
+    def published(self) -> tuple[Decimal, ...]:
+        """A price for each part, in the order of `Parts`: its own, or the one that stands in for it."""
         prices: dict[str, Decimal] = {}
         for part, name in zip(Parts._fields, PRICE_FIELDS, strict=True):
             own = getattr(self, name)
@@ -294,7 +294,7 @@ class Price(Schedule):
         prefix = tier + "long-context " if isinstance(rates, LongContext) else tier
         lines = [
             PriceLine(prefix + label, tokens, price, Decimal(f"{tokens * nano}e-15"))
-            for label, tokens, price, nano in zip(_LABELS, usage.parts, rates._published(), rates._nano, strict=True)
+            for label, tokens, price, nano in zip(_LABELS, usage.parts, rates.published(), rates._nano, strict=True)
             if tokens
         ]
         return [*lines, PriceLine("request", 0, None, usd(self._fee // _MTOK))] if self._fee else lines

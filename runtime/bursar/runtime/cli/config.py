@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile
 from bursar.runtime.cli.output import console, print_json
+from bursar.runtime.cli.price_source import prices_of
 from bursar.runtime.cli.words import counted, plain
 from bursar.runtime.config import Config, config_schema, load_config
 
@@ -17,7 +18,8 @@ def check(*, config: ConfigFile = CONFIG_FILE, as_json: AsJson = False) -> None:
     from bursar.runtime.tenants import require_prices
 
     read = load_config(config)
-    require_prices(Catalog(read), read)
+    with prices_of(read) as listed:
+        require_prices(Catalog(read, prices=listed), read)
     for model in read.models.values():
         if model.scenario is not None:
             load_scenario(model.scenario, base=read.base)

@@ -1,4 +1,4 @@
-"""`bursar price ls | check`."""
+"""`bursar price ls`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from cyclopts.validators import Number
 
 from bursar.budget.pricebook import PriceBook
 from bursar.budget.prices import Price
-from bursar.runtime.cli.exits import Exit
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile
-from bursar.runtime.cli.output import Column, console, print_error, print_json, print_table
+from bursar.runtime.cli.output import Column, console, print_json, print_table
+from bursar.runtime.cli.price_source import prices_of
 from bursar.runtime.cli.shapes import price_json
-from bursar.runtime.cli.words import plain, rate_text, rates_text
-from bursar.runtime.config import Config, load_config
+from bursar.runtime.cli.words import rate_text
+from bursar.runtime.config import load_config
 from bursar.runtime.models.catalog import Catalog
 
-__all__ = ["check", "ls"]
+__all__ = ["ls"]
 
 _COLUMNS: tuple[Column, ...] = ("model", ("input", "right"), ("cached", "right"), ("output", "right"), "source")
 
@@ -35,8 +35,9 @@ def ls(
     book = PriceBook.builtin()
     if filter is None:
         read = load_config(config)
-        catalog = Catalog(read)
-        prices = {name: catalog.price(name) for name in read.models}
+        with prices_of(read) as listed:
+            catalog = Catalog(read, prices=listed)
+            prices = {name: catalog.price(name) for name in read.models}
     else:
         prices = {name: facts.price for name, facts in islice(book.entries(filter), limit)}
     if as_json:
@@ -48,38 +49,6 @@ def ls(
     more = "models of the book match" if filter else "models are in the book: bursar price ls FILTER"
     console().print(f"USD per million tokens; {found:,} {more}", style="dim", soft_wrap=True)
     return console().print(f"book: {book.source}, taken {book.taken}", style="dim", soft_wrap=True)
-
-
-def check(*, config: ConfigFile = CONFIG_FILE, as_json: AsJson = False) -> int:
-    """Find models without a price."""
-    read = load_config(config)
-    catalog, book = Catalog(read), PriceBook.builtin()
-    unpriced = [name for name in read.models if catalog.price(name) is None]
-    differing = {name: text for name in read.models if (text := _difference(read, catalog, book, name))}
-    if as_json:
-        print_json({"unpriced": unpriced, "differing": differing, "book": book.taken.isoformat()})
-    else:
-        for name, text in differing.items():
-            console().print(plain(f"{name}: {text}"), soft_wrap=True)
-        if not unpriced:
-            console().print(f"every model has a price ({len(read.models)}; book of {book.taken})")
-    for name in unpriced:
-        near = book.near(read.models[name].provider, read.models[name].model or "")
-        hint = f"; the book has {', '.join(near)}" if near else ""
-        print_error(
-            f"model {name} has no price{hint}",
-            next_step='price: {input_usd_per_mtok: "...", output_usd_per_mtok: "..."}, or price: free',
-        )
-    return Exit.ERROR if unpriced else Exit.OK
-
-
-def _difference(config: Config, catalog: Catalog, book: PriceBook, name: str) -> str | None:
-    section, own = config.models[name], catalog.price(name)
-    listed = book.lookup(section.provider, section.model or "")
-    if section.price is None or own is None or listed is None:
-        return None
-    mine, theirs = rates_text(own), rates_text(listed.price)
-    return None if mine == theirs else f"{mine}; the book of {book.taken} says {theirs}"
 
 
 def _row(name: str, price: Price | None) -> tuple[str, ...]:
