@@ -50,7 +50,7 @@ def write_png(file: Path, *, title: str, stack: Stack, burn: Burn | None) -> Non
     except ImportError:
         raise UsageError("a chart as PNG needs matplotlib", next_step="pip install 'bursar[reports]'") from None
     figure = Figure(figsize=(10, 8 if burn else 4.5), dpi=120, layout="constrained")
-    figure.suptitle(title, color=INK, fontsize=13, x=0.01, ha="left")
+    figure.suptitle(title, color=INK, fontsize=13, x=0.01, ha="left", parse_math=False)
     axes = figure.subplots(2 if burn else 1, squeeze=False)[:, 0]
     if burn:
         _draw_burn(axes[0], burn)
@@ -78,7 +78,7 @@ def _draw_burn(axes: Any, burn: Burn) -> None:
     axes.plot(times, [amount / NANO for _, amount in burn.spent], color=COLOURS[0], linewidth=2, label="spent")
     axes.axhline(burn.limit / NANO, color=ALARM, linewidth=1.2, label=f"limit {format_usd(burn.limit)}")
     _draw_forecast(axes, burn)
-    axes.set_title(burn.name, loc="left", color=INK, fontsize=10)
+    axes.set_title(burn.name, loc="left", color=INK, fontsize=10, parse_math=False)
     axes.set_ylim(bottom=0)
     locator = AutoDateLocator(maxticks=10)  # type: ignore[no-untyped-call]  # matplotlib's own
     axes.xaxis.set_major_locator(locator)
@@ -114,4 +114,6 @@ def _dress(axes: Any) -> None:
     axes.tick_params(colors=INK, labelsize=9)
     if axes.get_legend_handles_labels()[0]:
         beside_the_title = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2, "ncols": 6}
-        axes.legend(**beside_the_title, frameon=False, fontsize=9, labelcolor=INK)
+        legend = axes.legend(**beside_the_title, frameon=False, fontsize=9, labelcolor=INK)
+        for text in legend.get_texts():  # a team's name is no formula
+            text.set_parse_math(False)
