@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from decimal import ROUND_CEILING, Context, Decimal, localcontext
+from decimal import Decimal
+from fractions import Fraction
+from math import ceil
 from typing import TYPE_CHECKING
 
 from bursar.budget.prices import Price
@@ -16,8 +18,6 @@ __all__ = ["OUTPUT_WEIGHT", "GpuTime"]
 
 OUTPUT_WEIGHT = Decimal(4)
 """How many input tokens an output token is worth, where nobody says: about what providers charge."""
-
-_NANO = Decimal("1e-9")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +44,8 @@ class GpuTime:
             if not rate.is_finite() or rate <= 0:
                 raise ValueError(f"a throughput must be more than 0 tokens per second: {rate}")
         source = f"{self}, {input_tokens_per_second} input and {output_tokens_per_second} output tokens per second"
-        return self._row(
-            1 / input_tokens_per_second, 1 / output_tokens_per_second, id=id, source=source, effective=effective
-        )
+        each = Fraction(1) / Fraction(input_tokens_per_second), Fraction(1) / Fraction(output_tokens_per_second)
+        return self._row(*each, id=id, source=source, effective=effective)
 
     def spread_over(
         self,
@@ -74,20 +73,22 @@ class GpuTime:
             f"{measured.input_tokens} input and {measured.output_tokens} output tokens of {output_weight} times the "
             "price"
         )
-        each = seconds / weighted
-        return self._row(each, each * output_weight, id=id, source=source, effective=effective)
+        each = Fraction(seconds) / Fraction(weighted)
+        return self._row(each, each * Fraction(output_weight), id=id, source=source, effective=effective)
 
     def __str__(self) -> str:
         return f"GPU time: {self.gpus} x ${self.usd_per_hour}/h"
 
-    def _row(self, input_s: Decimal, output_s: Decimal, *, id: str, source: str, effective: date) -> Price:
+    def _row(self, input_s: Fraction, output_s: Fraction, *, id: str, source: str, effective: date) -> Price:
         """`input_s` and `output_s` are seconds per token."""
-        with localcontext(Context(prec=60, rounding=ROUND_CEILING)):
-            usd_per_s_and_mtok = self.usd_per_hour * self.gpus / 3600 * 1_000_000
-            return Price(
-                id=id,
-                source=source,
-                effective=effective,
-                input_usd_per_mtok=(usd_per_s_and_mtok * input_s).quantize(_NANO),
-                output_usd_per_mtok=(usd_per_s_and_mtok * output_s).quantize(_NANO),
-            )
+        return Price(
+            id=id,
+            source=source,
+            effective=effective,
+            input_usd_per_mtok=self._usd_per_mtok(input_s),
+            output_usd_per_mtok=self._usd_per_mtok(output_s),
+        )
+
+    def _usd_per_mtok(self, seconds: Fraction) -> Decimal:
+        nano = Fraction(self.usd_per_hour) * self.gpus / 3600 * seconds * 10**15
+        return Decimal(ceil(nano)).scaleb(-9).normalize()
