@@ -63,17 +63,19 @@ class Receiver:
     then: list[Answer] = field(default_factory=list)
     otherwise: Answer = field(default_factory=lambda: answer(204))
     received: list[Delivery] = field(default_factory=list)
+    _came: threading.Condition = field(default_factory=threading.Condition)
 
     def __enter__(self) -> Self:
-        receiver, lock = self, threading.Lock()
+        receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                with lock:
+                with receiver._came:
                     receiver.received.append(Delivery(self.path, headers, body))
                     reply = receiver.then.pop(0) if receiver.then else receiver.otherwise
+                    receiver._came.notify_all()
                 try:
                     reply(self)
                 except OSError:
@@ -100,6 +102,11 @@ class Receiver:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+    def wait_for(self, count: int, timeout_s: float = 20) -> None:
+        """Wait until so many requests came in; raises AssertionError where they do not."""
+        with self._came:
+            assert self._came.wait_for(lambda: len(self.received) >= count, timeout_s), self.received
 
     @staticmethod
     def nobody() -> str:
