@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -15,10 +16,17 @@ from bursar.budget.errors import NotFoundError, UsageError
 from bursar.budget.estimate import RUNS_MAX, Estimates, Range
 from bursar.budget.interval import alike, prediction
 from bursar.budget.schema import FOREVER_US, account, pot, reservation
-from tests.support.ledger import a_call, a_quote, new_store, reserved, tokens
+from tests.support.ledger import Clock, a_call, a_quote, new_store, reserved, tokens
 
 Costs = Sequence[int]
 """What each step of a run costs, in nano-USD."""
+
+
+@pytest.fixture
+def ledger(store_url: str, clock: Clock) -> Iterator[Ledger]:
+    """A ledger on each kind of store."""
+    with closing(Ledger(Store(store_url), clock=clock)) as ledger:
+        yield ledger
 
 
 def scope_of(run_id: str, agent: str = "support") -> Scope:

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Integer, Table, insert
 
-from bursar.budget import Ledger, Limits, Refusal, Reservation, Scope, ToolQuote, trace
+from bursar.budget import Ledger, Limits, Refusal, Reservation, Scope, Store, ToolQuote, trace
 from bursar.budget import simulate as simulate_module
 from bursar.budget.amounts import Amounts
 from bursar.budget.errors import UsageError
@@ -166,7 +167,7 @@ def some_rules(random: Random) -> list[Rule]:
     return rules
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(16))
 def test_what_a_dry_run_decides_is_what_the_ledger_decides_on_the_same_calls(tmp_path: Path, seed: int) -> None:
     random = Random(seed)
     asks, rules = some_asks(random), some_rules(random)
@@ -182,7 +183,7 @@ def test_what_a_dry_run_decides_is_what_the_ledger_decides_on_the_same_calls(tmp
     assert shadow.saved == spent_in(free) - spent_in(bound)
 
 
-@pytest.mark.parametrize("seed", range(24, 32))
+@pytest.mark.parametrize("seed", range(16, 22))
 def test_the_policy_that_was_in_force_refuses_none_of_the_calls_that_it_let_through(tmp_path: Path, seed: int) -> None:
     random = Random(seed)
     asks, rules = some_asks(random), some_rules(random)
@@ -195,6 +196,14 @@ def test_the_policy_that_was_in_force_refuses_none_of_the_calls_that_it_let_thro
 
 
 # --- What is told -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ledger(store_url: str, clock: Clock) -> Iterator[Ledger]:
+    """A ledger with run_1 of acme's agent support open, on each kind of store."""
+    with closing(Ledger(Store(store_url), clock=clock)) as ledger:
+        ledger.gates.open(SUPPORT, Limits.unlimited())
+        yield ledger
 
 
 def pay(ledger: Ledger, id: str, *, scope: Scope = SUPPORT, input_tokens: int = 90, **quoted: Any) -> None:
