@@ -75,13 +75,21 @@ class Slices:
         self._clock = clock
 
     def open(
-        self, scope: Scope, epoch: int, amounts: Amounts, *, seconds: float, batch: int = BATCH
+        self,
+        scope: Scope,
+        epoch: int,
+        amounts: Amounts,
+        *,
+        seconds: float,
+        batch: int = BATCH,
+        after: Slice | None = None,
     ) -> Slice | Wait | Refusal:
         """Hold `amounts` in every scope of a run for so many seconds, or say why not.
 
         Only dimensions that some scope limits need an amount; one that is limited and gets none admits nothing. `batch`
-        is how many settled calls are kept in memory before they are written. Raises UsageError for an empty slice,
-        LedgerUnavailable, and NotFoundError for a run that was never opened.
+        is how many settled calls are kept in memory before they are written. `after` is a closed slice of the same run,
+        which spares reading again what that one knows. Raises UsageError for an empty slice, LedgerUnavailable, and
+        NotFoundError for a run that was never opened.
         """
         if not amounts or seconds <= 0 or batch < 1:
             raise UsageError(f"a slice needs amounts, seconds and a batch above zero: {amounts}, {seconds}, {batch}")
@@ -102,7 +110,7 @@ class Slices:
             until = now + int(seconds * _SECOND_US)
             made = insert_reservation(connection, call, quote, verdict, 0, ids, now, until)
             dispatch(connection, made, now=now)  # from here on a crash leaves it charged
-            known = _known(connection, scope.run_id)
+            known = _known(connection, scope.run_id, after)
             nodes = _nodes_with_budgets(connection, scope)
         limited = [any(balance.limit[at] is not None for balance in balances) for at in range(len(DIMENSIONS))]
         return Slice(self._store, self._clock, made, until, limited, known, nodes, batch)
@@ -136,6 +144,21 @@ class Slice:
         self._prices: set[str] = set()
         self._numbers = 0
         self._lock = threading.RLock()
+
+    @property
+    def id(self) -> int:
+        """Of the reservation by which it is held."""
+        return self._made.id
+
+    @property
+    def run_id(self) -> str:
+        """The run that it was taken for."""
+        return self._made.call.scope.run_id
+
+    def known(self) -> dict[str, tuple[int, str | None]]:
+        """The calls of the run that it knows: the last attempt of each, and its reply where it was settled."""
+        with self._lock:
+            return dict(self._known)
 
     @property
     def left(self) -> Amounts:
@@ -303,12 +326,15 @@ def _found(connection: Connection, slice_id: int) -> RowMapping:
     return connection.execute(select(reservation).where(reservation.c.id == slice_id)).mappings().one()
 
 
-def _known(connection: Connection, run_id: str) -> dict[str, tuple[int, str | None]]:
+def _known(connection: Connection, run_id: str, after: Slice | None) -> dict[str, tuple[int, str | None]]:
     """The calls that a run has made: the last attempt of each, and its reply where it was settled."""
     made = select(reservation.c.call, reservation.c.attempt, reservation.c.reply).where(
         reservation.c.run_id == run_id, reservation.c.kind != "slice"
     )
     known: dict[str, tuple[int, str | None]] = {}
+    if after is not None and after.run_id == run_id:
+        known = after.known()
+        made = made.where(reservation.c.id > after.id)
     for call, attempt, reply in connection.execute(made.order_by(reservation.c.attempt)):
         known[call] = (attempt, reply if reply is not None else known.get(call, (0, None))[1])
     return known

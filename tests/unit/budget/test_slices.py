@@ -213,3 +213,17 @@ def test_whatever_two_slices_do_no_more_is_spent_and_held_than_the_limit(
         assert not excesses(store)
         audit(store)
     store.close()
+
+
+def test_a_slice_that_follows_another_knows_what_both_it_and_the_ledger_have_settled(bounded: Ledger) -> None:
+    first = sliced(bounded)
+    first.settle(admitted(first, "a"), usage=tokens(1), outcome="exact", reply="of the first")
+    made = bounded.reserve(a_call("b"), a_quote())
+    assert isinstance(made, Reservation)
+    bounded.dispatch(made)
+    bounded.settle(made, usage=tokens(1), outcome="exact", reply="of the ledger")
+    first.close()
+    second = bounded.slices.open(SUPPORT, 0, Amounts(nanousd=CALL), seconds=60, after=first)
+    assert isinstance(second, Slice)
+    replays = [second.reserve(a_call(name), a_quote()) for name in ("a", "b")]
+    assert [one.reply for one in replays if isinstance(one, Replay)] == ["of the first", "of the ledger"]
