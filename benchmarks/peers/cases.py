@@ -115,14 +115,14 @@ def cases(*, many: int) -> list[Case]:
             figure="calls admitted",
         ),
         Case(
-            name="a tenant's limit of $0.05, 50 calls without max_tokens",
+            name="a tenant's limit of $0.05, 50 calls, no max_tokens",
             calls=50,
             whose="tenant",
             max_tokens=None,
             figure="calls admitted",
         ),
         Case(
-            name="a tenant's limit of $0.001, 30 calls without a price",
+            name="a tenant's limit of $0.001, 30 calls, no price",
             calls=30,
             whose="tenant",
             limit_nanousd=1_000_000,
