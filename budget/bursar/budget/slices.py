@@ -23,7 +23,7 @@ from sqlalchemy import Connection, RowMapping, insert, select, update
 from bursar.budget.accounts import current
 from bursar.budget.admission import Admitted, Balance, ModelQuote, SliceQuote, ToolQuote, Wait, admit
 from bursar.budget.amounts import DIMENSIONS, Amounts
-from bursar.budget.errors import ReservationError, UsageError
+from bursar.budget.errors import LedgerError, ReservationError, UsageError
 from bursar.budget.gate import closed
 from bursar.budget.journal import NOTHING, amounts_in, claim, columns_of, move
 from bursar.budget.refusal import Refusal
@@ -35,6 +35,7 @@ from bursar.budget.reservations import (
     dispatch,
     insert_reservation,
     keep_price,
+    next_attempt,
     posting,
 )
 from bursar.budget.schema import pot, reservation
@@ -108,7 +109,10 @@ class Slices:
                 return verdict
             ids = [row.account_id for row in pots]
             until = now + int(seconds * _SECOND_US)
-            made = insert_reservation(connection, call, quote, verdict, 0, ids, now, until)
+            attempt = next_attempt(connection, call, now)
+            if isinstance(attempt, Replay):
+                raise LedgerError(f"slice {call.id} has a reply, which no slice has")
+            made = insert_reservation(connection, call, quote, verdict, attempt, ids, now, until)
             dispatch(connection, made, now=now)  # from here on a crash leaves it charged
             known = _known(connection, scope.run_id, after)
             nodes = _nodes_with_budgets(connection, scope)
