@@ -283,7 +283,7 @@ def test_a_tenant_whose_budget_is_gone_is_granted_more_and_its_run_goes_on(bursa
     assert "refused: tenant poor has $" in first.out
     grant = first.nexts[0]
     assert grant == ["budget", "grant", "poor", "--usd", "50"]
-    assert bursar(*grant, "--note", "the fair", "--by", "dana").code == Exit.OK
+    assert bursar(*grant, "--reason", "the fair", "--by", "dana").code == Exit.OK
     assert bursar("runs", "resume", run_id(first)).code == Exit.OK
 
 

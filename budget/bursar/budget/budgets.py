@@ -64,6 +64,8 @@ class BudgetLine:
     overdraft_percent: int = 0
     oversubscribed: bool = False
     alerts: tuple[int, ...] = ()
+    parent: str | None = None
+    """The budget above, of which it is a part; of a tenant, its organisation's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -409,6 +411,7 @@ def _as_line(connection: Connection, row: RowMapping, now: int) -> BudgetLine:
         overdraft_percent=row["overdraft_percent"],
         oversubscribed=bool(row["oversubscribed"]),
         alerts=tuple(json.loads(row["alerts"] or "[]")),
+        parent=row["parent"],
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
-from bursar.budget.money import format_usd
+from bursar.budget.money import format_usd, usd
 from bursar.budget.scope import Kind
 from bursar.budget.windows import Period, from_us
 
@@ -89,7 +91,11 @@ class Refusal:
         if self.kind == "run":
             return f"bursar runs resume {run} --grant-{flag} {amount}"
         per = "" if self.per == "total" else f" --per {self.per}"
-        return f"bursar budget grant {self.path}{per} --{flag} {amount if flag != 'usd' else '50'}"
+        more = "50" if flag == "usd" else amount
+        if self.per.startswith("rolling"):  # has no window to give to
+            limit = usd(self.limit or 0) if flag == "usd" else Decimal(self.limit or 0)
+            return f"bursar budget set {shlex.quote(self.path)}{per} --{flag} {(limit + int(more)).normalize():f}"
+        return f"bursar budget grant {shlex.quote(self.path)}{per} --{flag} {more}"
 
     def words(self, *, final: bool = False) -> str:
         """One sentence for people, ending in the next command; a run that gives its `final` answer cannot go on."""

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from cyclopts import App
+from cyclopts import App, Token
 
 from bursar.agents.agent import OnLimit
 from bursar.budget.refusal import Cause, Refusal
+from bursar.budget.scope import Kind
 from bursar.budget.windows import PERIODS
 from bursar.runtime.cli import options
 from bursar.runtime.cli.app import app
@@ -33,6 +34,7 @@ WRITES = (
     "runs resume",
     "budget set",
     "budget grant",
+    "budget revoke",
     "alerts deliver",
     "alerts test",
     "price import",
@@ -129,7 +131,8 @@ def test_exactly_the_commands_that_write_have_a_dry_run(name: str) -> None:
 
 def test_the_choices_of_the_command_are_the_librarys() -> None:
     assert get_args(options.OnLimit) == get_args(OnLimit)
-    assert get_args(options.Period) == PERIODS
+    for per in (*PERIODS, "rolling-24h"):
+        assert options.read_period(str, [Token(value=per)]) == per
 
 
 def test_every_state_of_a_run_has_an_exit_code() -> None:
@@ -147,15 +150,24 @@ def test_every_state_of_a_run_has_an_exit_code() -> None:
 
 
 def refusals() -> Iterator[Refusal]:
-    paths = {"tenant": "acme", "agent": "acme/support", "run": "acme/support/run_1"}
+    paths: dict[Kind, str] = {
+        "organisation": "org:globex",
+        "tenant": "acme",
+        "team": "acme/team:red",
+        "user": "acme/user:dana@example.com",
+        "agent": "acme/support",
+        "node": "acme/support/node:last answer",
+        "run": "acme/support/run_1",
+    }
     for cause in get_args(Cause):
         for kind, path in paths.items():
             for dimension in ("nanousd", "tokens", "steps", "tool_calls", "seconds"):
-                if kind == "run" or (cause == "limit" and dimension != "seconds"):
-                    yield Refusal(cause=cause, kind=kind, path=path, dimension=dimension, limit=1)  # type: ignore[arg-type]
+                for per in ("total",) if kind == "run" else ("month", "rolling-24h"):
+                    if kind == "run" or (cause == "limit" and dimension != "seconds"):
+                        yield Refusal(cause=cause, kind=kind, path=path, dimension=dimension, limit=1, per=per)
 
 
-@pytest.mark.parametrize("refusal", [*refusals()], ids=lambda one: f"{one.cause}-{one.kind}-{one.dimension}")
+@pytest.mark.parametrize("refusal", [*refusals()], ids=lambda one: f"{one.cause}-{one.kind}-{one.dimension}-{one.per}")
 def test_what_a_refusal_tells_to_do_is_a_command_that_parses(refusal: Refusal) -> None:
     advice = shlex.split(refusal.next_step)
     if refusal.cause == "unpriced":
@@ -163,8 +175,9 @@ def test_what_a_refusal_tells_to_do_is_a_command_that_parses(refusal: Refusal) -
         return
     assert advice.pop(0) == "bursar"
     command, bound, _ = app.parse_args(advice, exit_on_error=False, print_error=False)
-    assert command.__name__ in ("resume", "grant", "show")
-    assert bound.args[0] == (refusal.path if command.__name__ == "grant" else "run_1")
+    assert command.__name__ in ("resume", "grant", "set_", "show")
+    assert bound.args[0] == (refusal.path if command.__name__ in ("grant", "set_") else "run_1")
+    assert (command.__name__ == "set_") == refusal.per.startswith("rolling")
 
 
 # The first agent

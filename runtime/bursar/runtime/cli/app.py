@@ -30,14 +30,14 @@ The answer goes to stdout, progress and what tools print to stderr. Exits with 3
 where it waits for a person.
 """
 
-_SET = """Set the limits of a tenant or of one of its agents.
+_SET = """Set the limits of an organisation, a tenant, a team, a user, an agent or a node.
 
-A limit that is left out stays as it is; what was used stays used. What is set here, bursar.yaml does not change back.
+What is left out stays as it is; what was used stays used. What is set here, bursar.yaml does not change back.
 """
 
-_GRANT = """Give a tenant, an agent or a run more, in its present window.
+_GRANT = """Give a budget or a run more, in its present window.
 
-Runs that this budget stopped may then go on: `bursar runs resume RUN`.
+Runs that this budget stopped may then go on: `bursar runs resume RUN`. What is unused when it expires is taken back.
 """
 
 _SIMULATE = """Say what another policy would have refused and saved.
@@ -110,8 +110,10 @@ _COMMANDS = (
     ("runs cancel", "runs:cancel", "Stop a run for good; nothing more is sent for it."),
     ("runs resume", "resume:resume", _RESUME),
     ("budget ls", "budget:ls", "List budgets with what is spent, held and left."),
-    ("budget set", "budget:set_", _SET),
-    ("budget grant", "budget:grant", _GRANT),
+    ("budget set", "budget_set:set_", _SET),
+    ("budget grant", "budget_grants:grant", _GRANT),
+    ("budget grants", "budget_grants:grants", "List grants, the newest first, with what was taken back of them."),
+    ("budget revoke", "budget_grants:revoke", "Take back what is unused of a grant."),
     ("budget why", "why:why", "Explain a cost or a refusal, down to the price row and the limit."),
     ("budget report", "report:report", "Sum up spending by any combination, and say what of it was waste."),
     ("budget forecast", "ahead:forecast", "Say when each budget runs out at the present pace."),

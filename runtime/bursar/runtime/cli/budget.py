@@ -1,33 +1,18 @@
-"""`bursar budget ls | set | grant`."""
+"""`bursar budget ls`: what may be spent, as a tree of scopes, and how much of it is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo
 
 from cyclopts import Parameter
+from rich.text import Text
 
-from bursar.budget.amounts import DIMENSIONS, Amounts
-from bursar.budget.errors import UsageError
-from bursar.budget.money import nanousd
+from bursar.budget.amounts import DIMENSIONS
 from bursar.runtime.cli.books import open_books
-from bursar.runtime.cli.options import (
-    CONFIG_FILE,
-    AsJson,
-    By,
-    ConfigFile,
-    Count,
-    CountOrNone,
-    DryRun,
-    Period,
-    Usd,
-    UsdOrNone,
-    author,
-    flag,
-)
+from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile, flag
 from bursar.runtime.cli.output import Column, console, print_json, print_next, print_table
 from bursar.runtime.cli.shapes import budget_json, limit_json
 from bursar.runtime.cli.words import bare, plain, shown, shown_left
@@ -35,13 +20,15 @@ from bursar.runtime.cli.words import bare, plain, shown, shown_left
 if TYPE_CHECKING:
     from bursar.budget.budgets import BudgetLine
 
-__all__ = ["grant", "ls", "set_"]
+__all__ = ["amounts_text", "ls", "print_budgets", "print_would", "reset_text", "used_up"]
 
-BudgetPath = Annotated[str, Parameter(name="PATH", help="A tenant (acme) or one of its agents (acme/support).")]
+BAR_CELLS = 12
+WIDE = 110
+"""From so many columns on there is room for a bar."""
 
 
 def ls(
-    path: Annotated[str | None, Parameter(name="PATH", help="Only this tenant or agent, and what is below.")] = None,
+    path: Annotated[str | None, Parameter(name="PATH", help="Only this budget, and what is below.")] = None,
     /,
     *,
     runs: Annotated[bool, flag("--runs", "Those of single runs too.")] = False,
@@ -57,91 +44,120 @@ def ls(
         console().print("no budgets")
         print_next([f"bursar budget set {path or 'TENANT'} --usd 5 --per month"], config)
     else:
-        _print(lines)
+        print_budgets(lines)
 
 
-def set_(
-    path: BudgetPath,
-    /,
-    *,
-    usd: Annotated[UsdOrNone, Parameter(help="Dollars; `none` takes the limit away.")] = None,
-    tokens: Annotated[CountOrNone, Parameter(help="Input and output tokens together, or `none`.")] = None,
-    steps: Annotated[CountOrNone, Parameter(help="Model calls, or `none`.")] = None,
-    tool_calls: Annotated[CountOrNone, Parameter(help="Tool executions, or `none`.")] = None,
-    per: Annotated[Period, Parameter(help="The window; several budgets of one path hold at once.")] = "total",
-    zone: Annotated[str | None, Parameter(help="The IANA time zone of the window, such as Europe/Paris.")] = None,
-    by: By = None,
-    note: Annotated[str, Parameter(help="Why; kept in the journal.")] = "",
-    config: ConfigFile = CONFIG_FILE,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
+def print_budgets(lines: Sequence[BudgetLine]) -> None:
+    """A table of budgets, each below the one that it is a part of; then their policies, and when their windows end."""
+    held = any(line.held for line in lines)
+    amounts = ("spent", "held", "limit", "left") if held else ("spent", "limit", "left")
+    columns: list[Column] = [("budget", "whole"), ("window", "whole"), ("used", "whole")]
+    columns += [(name, "right") for name in amounts]
+    rows = [row for name, line in _tree(lines) for row in _rows(line, name, held=held)]
+    print_table(columns, rows)
+    policies = [f"{line.path} per {line.per}: {_policy(line)}" for line in lines if _policy(line)]
+    for text in policies + sorted({_ends(line) for line in lines if line.resets_at}):
+        console().print(text, style="dim", soft_wrap=True)
+
+
+def print_would(
+    verb: str, path: str, given: Mapping[str, int | None], now: Sequence[BudgetLine], *, policy: str, as_json: bool
 ) -> None:
-    """Set the limits of a tenant or of one of its agents."""
-    given = {"nanousd": usd, "tokens": tokens, "steps": steps, "tool_calls": tool_calls}
-    limit = {name: _limit(value) for name, value in given.items() if value is not None}
-    if not limit:
-        raise UsageError("nothing to set", next_step=f"bursar budget set {path} --usd 5 --per {per}")
-    from bursar.runtime.tenants import tenant_of
-
-    with open_books(config) as books:
-        tenant_of(books.config, path.split("/")[0])
-        budgets = books.ledger.budgets
-        if dry_run:
-            before = [line for line in budgets.ls(path) if (line.path, line.per) == (path, per)]
-            return _would("set", f"{path} per {per}", limit, before, as_json=as_json)
-        line = budgets.set(path, per=per, zone=zone, limit=limit, author=author(by), note=note)
-    return print_json(budget_json(line)) if as_json else _print([line])
-
-
-def grant(
-    path: Annotated[str, Parameter(name="PATH", help="A tenant, an agent, or a run (acme/support/run_...).")],
-    /,
-    *,
-    usd: Annotated[Usd, Parameter(help="Dollars.")] = None,
-    tokens: Annotated[Count, Parameter(help="Input and output tokens together.")] = None,
-    steps: Annotated[Count, Parameter(help="Model calls.")] = None,
-    tool_calls: Annotated[Count, Parameter(help="Tool executions.")] = None,
-    per: Annotated[Period | None, Parameter(help="Which budget, where the path has several.")] = None,
-    by: By = None,
-    note: Annotated[str, Parameter(help="Why; kept in the journal.")] = "",
-    config: ConfigFile = CONFIG_FILE,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-) -> None:
-    """Give a tenant, an agent or a run more, in its present window."""
-    amount = Amounts(nanousd(usd or 0), tokens or 0, steps or 0, tool_calls or 0)
-    with open_books(config) as books:
-        budgets = books.ledger.budgets
-        if dry_run:
-            before = [line for line in budgets.ls(path, runs=True) if line.path == path and per in (None, line.per)]
-            given = {name: getattr(amount, name) for name in DIMENSIONS if getattr(amount, name)}
-            return _would("grant", path, given, before, as_json=as_json)
-        line = budgets.grant(path, amount, author=author(by), note=note, per=per)
-    return print_json(budget_json(line)) if as_json else _print([line])
-
-
-def _limit(value: Decimal | int | str) -> int | None:
-    if isinstance(value, Decimal):
-        return nanousd(value)
-    return value if isinstance(value, int) else None
-
-
-def _would(verb: str, path: str, given: Mapping[str, int | None], now: Sequence[BudgetLine], *, as_json: bool) -> None:
+    """What a dry run would have done, and how it stands."""
     if as_json:
         lines = [budget_json(line) for line in now]
         return print_json({"dry_run": True, "path": path, verb: limit_json(given), "now": lines})
-    what = ", ".join(_amount(name, value) for name, value in given.items())
+    what = ", ".join([amounts_text(given)] * bool(given) + [policy] * bool(policy))
     console().print(f"would {verb} {plain(path)}: {what or 'nothing'}; nothing was changed", soft_wrap=True)
-    return _print(now) if now else None
+    return print_budgets(now) if now else None
 
 
-def _print(lines: Sequence[BudgetLine]) -> None:
-    held = any(line.held for line in lines)
-    amounts = ("spent", "held", "limit", "left") if held else ("spent", "limit", "left")
-    columns: list[Column] = [("budget", "whole"), "window", *((name, "right") for name in amounts)]
-    print_table(columns, [row for line in lines for row in _rows(line, held=held)])
-    for text in sorted({_ends(line, line.resets_at) for line in lines if line.resets_at}):
-        console().print(text, style="dim")
+def amounts_text(given: Mapping[str, int | None]) -> str:
+    """Limits in words: `$5.00, no limit in steps`."""
+    return ", ".join(_amount(name, value) for name, value in given.items())
+
+
+def used_up(line: BudgetLine) -> Iterator[str]:
+    """A sentence for each hard limit that leaves nothing, since more was used than it allows now."""
+    for name, limit in line.limit.items():
+        posted = getattr(line.posted, name)
+        if limit is None or line.mode == "soft" or posted < limit * (100 + line.overdraft_percent) // 100:
+            continue
+        until = reset_text(line, line.resets_at) if line.resets_at else "it is raised or granted more"
+        used = f"{shown(name, posted)} of {shown(name, limit)}"
+        yield f"{line.path} has used {used}: nothing more is admitted until {until}"
+
+
+def reset_text(line: BudgetLine, at: datetime) -> str:
+    """A time in the budget's own zone."""
+    return at.astimezone(ZoneInfo(line.zone)).isoformat(timespec="minutes")
+
+
+def _tree(lines: Sequence[BudgetLine]) -> Iterator[tuple[str, BudgetLine]]:
+    """The lines, each below what it is a part of, with its name moved in and without the name of that."""
+    listed = {line.path for line in lines}
+    above = {line.path: _above(line, listed) for line in lines}
+
+    def way(path: str) -> tuple[str, ...]:
+        parent = above[path]
+        return (path,) if parent is None else (*way(parent), path)
+
+    for line in sorted(lines, key=lambda line: way(line.path)):
+        parent = above[line.path] if "/" in line.path else None
+        yield "  " * (len(way(line.path)) - 1) + line.path.removeprefix(f"{parent}/"), line
+
+
+def _above(line: BudgetLine, listed: Collection[str]) -> str | None:
+    """The nearest listed budget of which this one is a part."""
+    if "/" not in line.path:
+        return line.parent if line.parent in listed else None
+    path = line.path
+    while (path := path.rpartition("/")[0]) and path not in listed:
+        pass
+    return path or None
+
+
+def _rows(line: BudgetLine, name_shown: str, *, held: bool) -> Iterator[tuple[str | Text, ...]]:
+    """A row for each dimension that has a limit; one with the money that was spent where none has."""
+    first = [name_shown, _window(line)]
+    soft = "soft " if line.mode == "soft" else ""
+    for name in [name for name in DIMENSIONS if line.limit[name] is not None] or ["nanousd"]:
+        limit, posted = line.limit[name], getattr(line.posted, name)
+        reserved = [bare(shown(name, getattr(line.held, name)))] if held else []
+        left = bare(shown_left(name, limit, posted))
+        yield *first, _used(line, name), bare(shown(name, posted)), *reserved, f"{soft}{shown(name, limit)}", left
+        first = ["", ""]
+
+
+def _window(line: BudgetLine) -> str:
+    """The window's name; of an hour, `20 Nov 19 h`."""
+    if line.per == "hour":
+        return f"{datetime.fromisoformat(line.window):%d %b %H} h"
+    return line.window or "total"
+
+
+def _used(line: BudgetLine, name: str) -> Text:
+    """How much of a limit is spent, dark, and held, light: as a bar where there is room, and in percent."""
+    limit = line.limit[name]
+    if limit is None:
+        return Text("-", style="dim")
+    posted, held = getattr(line.posted, name), getattr(line.held, name)
+    percent = 100 if not limit else -(-posted * 100 // limit)
+    colour = "red" if percent >= 100 else "yellow" if percent >= 80 else "green"
+    spent_cells = min(BAR_CELLS, posted * BAR_CELLS // limit) if limit else BAR_CELLS
+    held_cells = min(BAR_CELLS - spent_cells, -(-held * BAR_CELLS // limit)) if limit else 0
+    bar = ("█" * spent_cells, colour), ("▒" * held_cells, colour), ("·" * (BAR_CELLS - spent_cells - held_cells), "dim")
+    return Text.assemble(*(bar if console().width >= WIDE else ()), (f"{percent:>4} %", colour))
+
+
+def _policy(line: BudgetLine) -> str:
+    said = {
+        f"rollover {line.rollover_percent} %": line.rollover_percent,
+        f"overdraft {line.overdraft_percent} %": line.overdraft_percent,
+        "oversubscribed": line.oversubscribed,
+        f"alerts at {', '.join(map(str, line.alerts))} %": line.alerts,
+    }
+    return ", ".join(text for text, holds in said.items() if holds)
 
 
 def _amount(dimension: str, value: int | None) -> str:
@@ -149,16 +165,6 @@ def _amount(dimension: str, value: int | None) -> str:
     return f"no limit in {unit}" if value is None else shown(dimension, value)
 
 
-def _ends(line: BudgetLine, at: datetime) -> str:
-    return f"{line.window} ends {at.astimezone(ZoneInfo(line.zone)).isoformat(timespec='minutes')}"
-
-
-def _rows(line: BudgetLine, *, held: bool) -> Iterator[tuple[str, ...]]:
-    """A row for each dimension that has a limit; one with the money that was spent where none has."""
-    named = [line.path.split("/", 2)[-1] if line.kind == "run" else line.path, line.window or "total"]
-    for name in [name for name in DIMENSIONS if line.limit[name] is not None] or ["nanousd"]:
-        limit, posted = line.limit[name], getattr(line.posted, name)
-        reserved = [bare(shown(name, getattr(line.held, name)))] if held else []
-        left = bare(shown_left(name, limit, posted))
-        yield *named, bare(shown(name, posted)), *reserved, shown(name, limit), left
-        named = ["", ""]
+def _ends(line: BudgetLine) -> str:
+    at = reset_text(line, line.resets_at) if line.resets_at else ""
+    return f"{_window(line)} {'frees up from' if line.per.startswith('rolling') else 'ends'} {at}"

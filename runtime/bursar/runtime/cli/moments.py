@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from bursar.budget.errors import UsageError
 
-__all__ = ["moment", "zone_of"]
+__all__ = ["ahead", "moment", "zone_of"]
 
 _AGO = re.compile(r"(\d{1,5})([mhdw])")
 _UNITS = {
@@ -29,6 +29,13 @@ def moment(text: str, zone: str, now: datetime) -> datetime:
         return at.astimezone(UTC)
     except (ValueError, OverflowError):
         raise UsageError(f"{text!r} is no time", next_step="30d, 12h, 2026-11-20 or 2026-11-20T14:30") from None
+
+
+def ahead(text: str, zone: str, now: datetime | None = None) -> datetime:
+    """The time that is meant, aware: `2h` from `now` on, or a day or time of the zone; raises UsageError."""
+    if later := _AGO.fullmatch(text):
+        return (now or datetime.now(UTC)) + int(later[1]) * _UNITS[later[2]]
+    return moment(text, zone, now or datetime.now(UTC))
 
 
 def zone_of(name: str) -> str:

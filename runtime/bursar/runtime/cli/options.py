@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 
+from bursar.budget.errors import UsageError
 from bursar.budget.money import nanousd
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "DryRun",
     "OnLimit",
     "Period",
+    "Reason",
     "RunId",
     "Seconds",
     "Tenant",
@@ -39,7 +41,6 @@ DIGITS_MAX = 18
 """Of a count: any such number is within what the ledger holds."""
 
 OnLimit = Literal["finalize", "escalate", "stop"]
-Period = Literal["hour", "day", "week", "month", "total"]
 
 
 def flag(name: str, text: str) -> Parameter:
@@ -65,6 +66,16 @@ def read_count(_: type, tokens: Sequence[Token]) -> int:
     return int(text)
 
 
+def read_period(_: type, tokens: Sequence[Token]) -> str:
+    """A period of a budget; raises ValueError for anything else."""
+    from bursar.budget.windows import check_period  # with SQLAlchemy
+
+    try:
+        return check_period(tokens[0].value)
+    except UsageError as error:
+        raise ValueError(error.message) from None
+
+
 def or_none(read: Callable[[type, Sequence[Token]], Any]) -> Callable[[type, Sequence[Token]], Any]:
     """A reader that also takes the word `none`."""
     return lambda kind, tokens: "none" if tokens[0].value == "none" else read(kind, tokens)
@@ -78,6 +89,8 @@ Tenant = Annotated[str | None, Parameter(help="Only this tenant's.")]
 RunId = Annotated[str, Parameter(name="RUN", help="A run's id.")]
 By = Annotated[str | None, Parameter(help="Who decides; the user of this machine where nobody is named.")]
 
+Reason = Annotated[str, Parameter(help="Why; kept in the journal.")]
+Period = Annotated[str, Parameter(converter=read_period)]
 Usd = Annotated[Decimal | None, Parameter(converter=read_usd)]
 UsdOrNone = Annotated[Decimal | Literal["none"] | None, Parameter(converter=or_none(read_usd))]
 Count = Annotated[int | None, Parameter(converter=read_count)]

@@ -67,7 +67,12 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]])
     table = Table(box=SIMPLE_HEAD, header_style="dim", border_style="dim", show_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         heading, kind = column if isinstance(column, tuple) else (column, "")
-        table.add_column(heading, justify="right" if kind == "right" else "left", overflow="fold", no_wrap=bool(kind))
+        table.add_column(
+            heading,
+            justify="right" if kind == "right" else "left",
+            overflow="ellipsis" if kind else "fold",  # what is cut says so: half an amount is another amount
+            no_wrap=bool(kind),
+        )
     for row in rows:
         table.add_row(*(plain(cell) if isinstance(cell, str) else cell for cell in row))
     console().print(table)

@@ -14,7 +14,7 @@ from bursar.budget.windows import from_us
 from bursar.runtime.runs.run import Interrupt, Run
 
 if TYPE_CHECKING:
-    from bursar.budget.budgets import BudgetLine
+    from bursar.budget.budgets import BudgetLine, GrantLine
     from bursar.budget.prices import Price
     from bursar.budget.report import Attempt, Outlook, RunBill, Stop
     from bursar.budget.spend import Group, Selection, SpendLine
@@ -24,6 +24,7 @@ __all__ = [
     "attempt_json",
     "bill_json",
     "budget_json",
+    "grant_json",
     "limit_json",
     "money",
     "outlook_json",
@@ -91,6 +92,29 @@ def budget_json(line: BudgetLine) -> dict[str, Any]:
         "posted": amounts_json(line.posted),
         "held": amounts_json(line.held),
         "source": line.source,
+        "mode": line.mode,
+        "rollover_percent": line.rollover_percent,
+        "overdraft_percent": line.overdraft_percent,
+        "oversubscribed": line.oversubscribed,
+        "alerts": [*line.alerts],
+        "part_of": line.parent,
+    }
+
+
+def grant_json(line: GrantLine) -> dict[str, Any]:
+    """A grant, and what was taken back of it."""
+    return {
+        "id": line.id,
+        "path": line.path,
+        "per": line.per,
+        "window": line.window,
+        "amount": amounts_json(line.amount),
+        "taken_back": amounts_json(line.taken),
+        "by": line.author,
+        "reason": line.note,
+        "granted_at": time_json(line.granted_at),
+        "expires_at": time_json(line.expires_at),
+        "ended_at": time_json(line.ended_at),
     }
 
 
