@@ -52,6 +52,7 @@ def test_a_run_that_uses_a_budget_up_tells_the_webhook_before_the_command_ends(
 def test_an_agent_that_calls_one_tool_again_and_again_is_named(bursar: Command, tmp_path: Path) -> None:
     (tmp_path / "slow.yaml").write_text("answers: [{tool_calls: [{name: search, arguments: {query: more}}]}]")
     looping = run_id(bursar("run", "agents.py:slow", "Find it.", "--tenant", "acme", "--steps", "8"))
+    bursar("alerts", "deliver")
     (line,) = bursar("alerts", "ls", "--kind", "run.loop", "--json").json
     assert (line["data"]["run_id"], line["data"]["model"]) == (looping, "search")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from bursar.budget.alerts import Alerts
@@ -27,7 +27,7 @@ _log = logging.getLogger("bursar.runtime")
 async def telling(
     alerts: Alerts, endpoints: Sequence[Endpoint], *, rng: random.Random, period_s: float = PERIOD_S
 ) -> AsyncIterator[None]:
-    """Sweep and deliver every `period_s` while entered, and once more at the end: a short run has alerts too."""
+    """Sweep and deliver every `period_s` while entered, and deliver once more at the end: a short run has alerts too."""
     task = asyncio.create_task(_keep_telling(alerts, endpoints, rng, period_s))
     try:
         yield
@@ -37,19 +37,19 @@ async def telling(
             await task
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_S_MAX):
-                await _tell(alerts, endpoints, rng)
+                await _tried(alerts.adeliver(endpoints, rng=rng))
 
 
 async def _keep_telling(alerts: Alerts, endpoints: Sequence[Endpoint], rng: random.Random, period_s: float) -> None:
     while True:
         await asyncio.sleep(period_s * rng.uniform(0.8, 1.2))  # so that processes do not all look at once
-        await _tell(alerts, endpoints, rng)
+        await _tried(asyncio.to_thread(alerts.sweep))
+        await _tried(alerts.adeliver(endpoints, rng=rng))
 
 
-async def _tell(alerts: Alerts, endpoints: Sequence[Endpoint], rng: random.Random) -> None:
+async def _tried(step: Awaitable[object]) -> None:
     try:
-        await asyncio.to_thread(alerts.sweep)
-        await alerts.adeliver(endpoints, rng=rng)
+        await step
     except LedgerError as error:
         _log.warning("no alerts: %s", error)
     except Exception:  # whatever it is, runs go on, and the next round tries again
