@@ -21,8 +21,8 @@ from benchmarks.peers.ledger_alone import ledger_cpu_ms
 from benchmarks.peers.litellm_side import COMMAND, proxy
 from benchmarks.peers.upstream import Upstream
 
-ABOVE_BARE = "CPU ms a call, above the bare client's"
-OF_BARE = "the same with the caller's, of the bare client's"
+ABOVE_BARE = "CPU ms of a call, above the bare client's"
+OF_BARE = "CPU of a call, times the bare client's"
 ABORTED = f"{STREAM.calls} streams left after {STREAM.read_tokens} of {STREAM.max_tokens} tokens: books / bill"
 
 CAPTION = """\

@@ -101,19 +101,8 @@ def cases(*, many: int) -> list[Case]:
     return [
         Case(name="a run's limit of $0.05, 10 calls in turn", calls=10, in_turn=True, whose="run"),
         *at_once,
-        Case(
-            name="a tenant's limit of $0.001, 50 calls at once",
-            calls=50,
-            whose="tenant",
-            limit_nanousd=1_000_000,
-        ),
-        Case(
-            name="a run's limit of 10 calls, 50 at once",
-            calls=50,
-            whose="run",
-            steps=10,
-            figure="calls admitted",
-        ),
+        Case(name="a tenant's limit of $0.001, 50 calls at once", calls=50, whose="tenant", limit_nanousd=1_000_000),
+        Case(name="a run's limit of 10 calls, 50 at once", calls=50, whose="run", steps=10, figure="calls admitted"),
         Case(
             name="a tenant's limit of $0.05, 50 calls, no max_tokens",
             calls=50,
