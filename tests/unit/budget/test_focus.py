@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bursar.budget import Amounts, Price, Usage
+from bursar.budget import Amounts, Price, Store, Usage
 from bursar.budget.focus import COLUMNS, VALIDATOR_NAMES, focus_rows
 from bursar.budget.money import usd
 from bursar.budget.report import Attempt, Selection
@@ -140,7 +140,9 @@ def test_a_charge_lies_in_whole_seconds_and_in_the_month_of_its_begin(past: Past
     assert row["BillingPeriodEnd"] == datetime(2026, 12, 1, tzinfo=UTC)
 
 
-def test_an_export_has_the_selected_charges_in_order(past: Past) -> None:
+def test_an_export_has_the_selected_charges_in_order(store_url: str) -> None:
+    store = Store(store_url)
+    past = Past(store)
     one = Usage(input_tokens=1, output_tokens=0)
     past.attempt(at=NOON + timedelta(hours=1), usage=one, run_id="run_2")
     past.attempt(at=NOON, usage=one)
@@ -149,6 +151,7 @@ def test_an_export_has_the_selected_charges_in_order(past: Past) -> None:
     past.summed_up(MIDNIGHT - timedelta(days=60), calls=3, nanousd=777)
     assert [row["ResourceId"] for row in rows(past, where={"tenant": "acme"})] == [None, "run_1", "run_2"]
     assert len(rows(past, since=NOON + timedelta(hours=1))) == 1
+    store.close()
 
 
 @given(
