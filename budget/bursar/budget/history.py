@@ -13,7 +13,7 @@ from bursar.budget.schema import account, grant, pot, rollup
 from bursar.budget.trace import scope_paths
 from bursar.budget.windows import from_us
 
-__all__ = ["Given", "given", "really_stopped", "rolled_up"]
+__all__ = ["Given", "RolledUp", "given", "really_stopped", "rolled_up"]
 
 _DAY_US = 86_400_000_000
 
@@ -48,19 +48,26 @@ def given(connection: Connection, since_us: int) -> list[Given]:
     return found
 
 
-def rolled_up(connection: Connection, since_us: int) -> list[tuple[tuple[str, ...], Amounts]]:
-    """What was spent by calls that are no longer there one by one, by the scopes that paid for it.
+class RolledUp(NamedTuple):
+    """What was spent in a day (UTC) by calls that are no longer there one by one."""
 
-    Raises UsageError where some of them were made since then.
-    """
+    day_us: int
+    paths: tuple[str, ...]
+    """The scopes that paid for it; of a chain of agents only the last one is known."""
+
+    spent: Amounts
+
+
+def rolled_up(connection: Connection, since_us: int) -> list[RolledUp]:
+    """The sums of calls that were rolled up, by day; raises UsageError where some of them were made since then."""
     last = connection.execute(select(func.max(rollup.c.day_us))).scalar()
     if last is not None and last + _DAY_US > since_us:
         kept = from_us(last + _DAY_US).date().isoformat()
         raise UsageError(f"calls before {kept} were rolled up and cannot be replayed", next_step=f"--since {kept}")
-    names = [rollup.c[name] for name in ("tenant", "agent", "node", "organisation", "team", "user")]
+    names = [rollup.c[name] for name in ("day_us", "tenant", "agent", "node", "organisation", "team", "user")]
     sums = [func.sum(rollup.c[f"posted_{name}"]) for name in DIMENSIONS]
-    rows = connection.execute(select(*names, *sums).group_by(*names))
-    return [(scope_paths(row[0], (row[1],), *row[2:6]), Amounts(*map(int, row[6:]))) for row in rows]
+    rows = connection.execute(select(*names, *sums).group_by(*names).order_by(rollup.c.day_us))
+    return [RolledUp(row[0], scope_paths(row[1], (row[2],), *row[3:7]), Amounts(*map(int, row[7:]))) for row in rows]
 
 
 def really_stopped(connection: Connection, since_us: int, until_us: int) -> dict[str, int]:

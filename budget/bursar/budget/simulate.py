@@ -18,7 +18,7 @@ from typing import NamedTuple
 from bursar.budget.admission import Admitted, Wait, admit
 from bursar.budget.amounts import Amounts
 from bursar.budget.errors import UsageError
-from bursar.budget.history import Given, given, really_stopped, rolled_up
+from bursar.budget.history import Given, RolledUp, given, really_stopped, rolled_up
 from bursar.budget.journal import NOTHING
 from bursar.budget.refusal import Refusal
 from bursar.budget.replayed import REAL, SIMULATED, Account, Budget, Limit, Rule, Side, Tally, smaller
@@ -151,12 +151,12 @@ class Simulation:
         every = [budget.begins_us for budgets in self._budgets.values() for budget in budgets]
         return max(0, min([self._since_us, *every]))
 
-    def carry_in(self, paths: Iterable[str], spent: Amounts) -> None:
-        """Count what was spent before the first call that is replayed, in budgets without an end."""
-        for budget in self._at(paths):
-            if budget.rule.per == "total":
+    def carry_in(self, day: RolledUp) -> None:
+        """Count what was spent before the first call that is replayed, in the windows that hold its day."""
+        for budget in self._at(day.paths):
+            if budget.begins_us <= day.day_us:
                 for side in (REAL, SIMULATED):
-                    budget.close(budget.at(self._since_us), side, NOTHING, spent)
+                    budget.close(budget.at(day.day_us), side, NOTHING, day.spent)
 
     def take(self, call: TracedCall) -> None:
         """Let time pass until the call was reserved, and ask for it."""
@@ -290,8 +290,8 @@ def simulate(
         before = rolled_up(connection, since_us)
         simulation = Simulation(rules, since_us=since_us, grants=given(connection, since_us))
         stopped = really_stopped(connection, since_us, until_us)
-    for paths, spent in before:
-        simulation.carry_in(paths, spent)
+    for day in before:
+        simulation.carry_in(day)
     first_us = 0
     for number, call in enumerate(calls(store, since_us=simulation.begins_us, until_us=until_us)):
         first_us = first_us or call.reserved_us

@@ -337,15 +337,21 @@ def plain_row(table: Table) -> dict[str, Any]:
     return {column.name: 0 if isinstance(column.type, Integer) else "" for column in table.c if not column.nullable}
 
 
-def test_what_was_rolled_up_counts_in_a_budget_without_an_end(ledger: Ledger, clock: Clock) -> None:
+def test_what_was_rolled_up_counts_in_the_windows_of_its_day(ledger: Ledger, clock: Clock) -> None:
     pay(ledger, "a")
+    whose = {"summary_id": 1, "tenant": "acme", "agent": "support", "node": "model", "calls": 4, "posted_steps": 4}
     with ledger.store.write() as connection:
         connection.execute(insert(summary).values(**{**plain_row(summary), "id": 1}))
-        day = {"summary_id": 1, "day_us": to_us(NOON - timedelta(days=9)), "calls": 4, "posted_steps": 4}
-        whose = {"tenant": "acme", "agent": "support", "node": "model"}
-        connection.execute(insert(rollup).values(**{**plain_row(rollup), "id": 1, **day, **whose}))
-    rules = Rule(path="acme", limit={"steps": 4}), Rule(path="acme", per="month", limit={"steps": 4})
-    assert [(line.per, line.refused) for line in simulated(ledger, clock, *rules).lines] == [("total", 1), ("month", 0)]
+        for key, days in ((1, 30), (2, 9)):
+            day_us = to_us(NOON.replace(hour=0) - timedelta(days=days))
+            connection.execute(insert(rollup).values(**{**plain_row(rollup), **whose, "id": key, "day_us": day_us}))
+    rules = [Rule(path="acme", per=per, limit={"steps": 8}) for per in ("total", "month", "day")]
+    lines = simulated(ledger, clock, *rules).lines
+    assert [(line.per, line.really_spent.steps, line.refused) for line in lines] == [
+        ("total", 9, 1),
+        ("month", 5, 0),
+        ("day", 1, 0),
+    ]
     with pytest.raises(UsageError, match="calls before 2026-11-12 were rolled up"):
         simulated(ledger, clock, since=NOON - timedelta(days=20))
 
