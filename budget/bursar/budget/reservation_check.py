@@ -97,6 +97,8 @@ class Reservations:
             sums = (*sums[:_SIDE], *stands[_SIDE:])
         if not is_part and sums != stands:
             yield f"it is {row['state']} with {_text(stands)}; its entries come to {_text(sums)}"
+        if row["state"] != "settled" and any(posted := [row[name] for name in MOVED[_SIDE:]]):
+            yield f"it is {row['state']}, and was charged {_text(posted)}"
         if said is not None:
             yield from _against_entries(row, said[len(MOVED) :])
         yield from self._bill(row)
