@@ -34,7 +34,7 @@ class Attempt:
     id: int
     call: str
     attempt: int
-    kind: Literal["model", "tool"]
+    kind: Literal["model", "tool", "slice"]
     state: str
     outcome: str | None
     organisation: str | None
