@@ -27,7 +27,7 @@ _log = logging.getLogger("bursar.runtime")
 async def telling(
     alerts: Alerts, endpoints: Sequence[Endpoint], *, rng: random.Random, period_s: float = PERIOD_S
 ) -> AsyncIterator[None]:
-    """Sweep and deliver every `period_s` while entered, and deliver once more at the end: a short run has alerts too."""
+    """Sweep and deliver every `period_s` while entered, and deliver once more at the end, for short runs."""
     task = asyncio.create_task(_keep_telling(alerts, endpoints, rng, period_s))
     try:
         yield

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 
 import pytest
 
@@ -212,9 +211,9 @@ def test_a_provider_that_bills_more_than_its_bound_is_told_of_once_a_day(ledger:
 
 def test_a_call_without_a_price_that_the_policy_allows_is_told_of_once_a_day(ledger: Ledger) -> None:
     ledger.budgets.set("acme", limit={"nanousd": CALL}, author="dana")
-    allowed = replace(a_quote(price=None), allow_unpriced=True)
+    ledger.policies.set("acme", unpriced="allow_and_alert", author="dana")
     for number in range(3):
-        reserved(ledger, a_call(f"call {number}", scope=SCOPE), allowed)
+        reserved(ledger, a_call(f"call {number}", scope=SCOPE), a_quote(price=None))
     (one,) = told(ledger, kind="price.missing")
     assert (one.path, one.run_id, one.data["model"]) == ("acme/support/run_1", "run_1", "small-1")
     assert json.dumps(dict(one.data))
