@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -8,8 +9,18 @@ import pytest
 from bursar.budget import Store
 from bursar.budget.errors import UsageError
 from bursar.budget.policies import Policies, Policy
+from bursar.budget.verify import verify
 from tests.support.journaled import entries_of
 from tests.support.ledger import PRICE, Clock
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    """Each kind of store in turn; whatever a test did to it, its journal is sound at the end."""
+    store = Store(store_url)
+    yield store
+    assert not verify(store).findings
+    store.close()
 
 
 @pytest.fixture
@@ -64,6 +75,6 @@ def test_what_the_command_set_is_not_changed_by_the_configuration(policies: Poli
     ],
 )
 def test_a_policy_that_cannot_be_is_refused(policies: Policies, change: dict[str, Any], said: str) -> None:
-    path, *_ = (change.pop("path", "acme"),)
+    asked = {"path": "acme", "unpriced": "refuse", "author": "dana", **change}
     with pytest.raises(UsageError, match=said):
-        policies.set(path, **{"unpriced": "refuse", "author": "dana", **change})
+        policies.set(**asked)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,6 +12,7 @@ from bursar.budget.errors import LedgerUnavailable
 from bursar.budget.pricebook import ModelFacts, PriceBook
 from bursar.budget.pricelist import PriceList
 from bursar.budget.prices import LongContext, Price, Schedule
+from bursar.budget.verify import verify
 from tests.support.journaled import entries_of
 from tests.support.ledger import Clock
 
@@ -27,6 +29,15 @@ def facts(usd: str = "1", effective: date = TODAY, **more: Any) -> ModelFacts:
         **more,
     )
     return ModelFacts(price=price, context_window=None, max_output_tokens=None)
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    """Each kind of store in turn; whatever a test did to it, its journal is sound at the end."""
+    store = Store(store_url)
+    yield store
+    assert not verify(store).findings
+    store.close()
 
 
 @pytest.fixture
@@ -95,7 +106,7 @@ def test_every_price_is_journaled_with_who_and_why_and_the_row_itself(
 
 def test_what_another_process_lists_is_used_here_within_a_minute(prices: PriceList, store: Store, clock: Clock) -> None:
     assert usd(prices) is None
-    PriceList(Store(store.url), clock).add({"house/seven": facts()}, author="dana")
+    PriceList(store, clock).add({"house/seven": facts()}, author="dana")
     clock.advance(seconds=61)
     assert usd(prices) == 1
 
