@@ -9,6 +9,7 @@ than it may. Before `since` nothing is asked: what was used then is used.
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,13 +28,17 @@ from bursar.budget.store import Store
 from bursar.budget.trace import TracedCall, calls
 from bursar.budget.windows import from_us, to_us
 
-__all__ = ["RUNS_NAMED_MAX", "Line", "Outcome", "Rule", "Simulation", "StoppedRun", "simulate"]
+__all__ = ["RUNS_NAMED_MAX", "WAIT_S_MAX", "Line", "Outcome", "Rule", "Simulation", "StoppedRun", "simulate"]
 
 RUNS_NAMED_MAX = 20
 """How many of the runs that a budget would have stopped in a window are named: the first ones."""
 
 CALLS_PER_SIGN = 1_000
 """How many calls are replayed from one sign of progress to the next."""
+
+
+WAIT_S_MAX = 600
+"""How long a call waits for others in flight: as long as a run may work, if nobody says otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +98,7 @@ class Outcome:
     until: datetime
     calls: int
     refused: int
-    """Calls that are not made: those refused, those that stopped runs made afterwards, and those that wait for ever."""
+    """Calls that are not made: those refused or tired of waiting, and those that stopped runs made afterwards."""
 
     capped: int
     """Calls whose output is bounded more tightly than it was."""
@@ -102,7 +107,7 @@ class Outcome:
     """Calls that wait for others in flight."""
 
     stopped: int
-    """Runs that are stopped."""
+    """Runs that are stopped, by a budget or because a call of theirs waited for too long."""
 
     really_stopped: Mapping[str, int]
     """Runs begun in that time that a limit above them really stopped and nobody let go on, by its path."""
@@ -140,9 +145,10 @@ class Simulation:
         self._grants = sorted(grants, key=lambda one: one.at_us, reverse=True)
         self._closing: list[_Closing] = []
         self._order = count()
-        self._waiting: list[TracedCall] = []
+        self._waiting: deque[TracedCall] = deque()
         self._stopped: dict[str, Tally] = {}
         self._all = Tally()
+        self._late = Tally()
         self._capped = self._waited = 0
 
     @property
@@ -181,7 +187,7 @@ class Simulation:
             since=from_us(self._since_us),
             until=until,
             calls=self._all.calls,
-            refused=self._all.refused + len(self._waiting),
+            refused=self._all.refused,
             capped=self._capped,
             waited=self._waited,
             stopped=len(self._stopped),
@@ -201,18 +207,38 @@ class Simulation:
             granted_us = self._grants[-1].at_us if self._grants else FOREVER_US
             at = min(closes_us, granted_us)
             if at > now:
-                return
-            if granted_us <= closes_us:
-                one = self._grants.pop()
-                for budget in self._at([one.path]):
-                    if budget.rule.per == one.per:
-                        budget.grant(at, one.amount, carried=one.carried)
-            else:
-                _, _, side, places, held, posted = heapq.heappop(self._closing)
-                for budget, account in places:
-                    budget.close(account, side, held, posted)
-            if self._waiting:
-                self._waiting = [call for call in self._waiting if not self._decided(call, at)]
+                return self._give_up(now)
+            changed = self._give(self._grants.pop()) if granted_us <= closes_us else self._close()
+            if changed and self._waiting:
+                self._ask_again(changed, at)
+
+    def _give(self, one: Given) -> list[Budget]:
+        """Make a grant; returns the budgets that may now have room."""
+        budgets = [budget for budget in self._at([one.path]) if budget.rule.per == one.per]
+        for budget in budgets:
+            budget.grant(one.at_us, one.amount, carried=one.carried)
+        return budgets
+
+    def _close(self) -> list[Budget]:
+        """End the next call in flight; returns the budgets that may now have room."""
+        _, _, side, places, held, posted = heapq.heappop(self._closing)
+        for budget, account in places:
+            budget.close(account, side, held, posted)
+        return [budget for budget, _ in places] if side == SIMULATED else []
+
+    def _ask_again(self, changed: Sequence[Budget], now: int) -> None:
+        """Ask once more for the calls that wait and draw on these budgets, in the order in which they came."""
+        self._give_up(now)
+        waiting, self._waiting = self._waiting, deque()
+        for call in waiting:
+            if not any(budget in changed for budget in self._at(call.paths)) or not self._decided(call, now):
+                self._waiting.append(call)
+
+    def _give_up(self, now: int) -> None:
+        """End the runs of calls that have waited for too long."""
+        while self._waiting and now - self._waiting[0].reserved_us > WAIT_S_MAX * 1_000_000:
+            call = self._waiting.popleft()
+            self._refuse(call, self._stopped.setdefault(call.run_id, self._late))
 
     def _decided(self, call: TracedCall, now: int) -> bool:
         """Whether a call is admitted or refused now; False where it has to wait."""

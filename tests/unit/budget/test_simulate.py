@@ -18,7 +18,7 @@ from bursar.budget import simulate as simulate_module
 from bursar.budget.amounts import Amounts
 from bursar.budget.errors import UsageError
 from bursar.budget.schema import rollup, summary
-from bursar.budget.simulate import Outcome, Rule, simulate
+from bursar.budget.simulate import WAIT_S_MAX, Outcome, Rule, simulate
 from bursar.budget.windows import to_us
 from tests.support.ledger import NOON, SUPPORT, Clock, a_call, a_quote, new_store, reserved, tokens
 
@@ -82,9 +82,17 @@ class Live:
             self._clock.now = NOON + timedelta(seconds=at)
             output = min(ask.output_tokens, made.max_output_tokens)
             self._ledger.settle(made, usage=tokens(ask.input_tokens, output), outcome="exact", reply="x")
+            self._give_up(at)
             self._waiting = [one for one in self._waiting if not self._decided(*one)]
+        self._give_up(now_s)
         if now_s < 10**9:
             self._clock.now = NOON + timedelta(seconds=now_s)
+
+    def _give_up(self, now_s: int) -> None:
+        while self._waiting and now_s - self._waiting[0][1].at_s > WAIT_S_MAX:
+            path = scope_of(self._waiting.pop(0)[1].run).run_path
+            self._ledger.gates.stop(path, Refusal(cause="deadline", kind="run", path=path))
+            self.did.refused += 1
 
     def _decided(self, number: int, ask: Ask) -> bool:
         scope = scope_of(ask.run)
@@ -291,12 +299,12 @@ def test_grants_that_were_made_count_where_the_policy_has_the_same_budget(ledger
     assert simulated(ledger, clock, other).refused == 1
 
 
-def test_a_call_that_waits_for_ever_is_not_made(ledger: Ledger, clock: Clock) -> None:
+def test_a_call_that_waits_for_longer_than_a_run_may_work_is_not_made(ledger: Ledger, clock: Clock) -> None:
     reserved(ledger, a_call("in flight"))
     clock.advance(minutes=1)
     pay(ledger, "a")
     out = simulated(ledger, clock, Rule(path="acme", limit={"steps": 1}))
-    assert (out.waited, out.refused, out.stopped) == (1, 1, 0)
+    assert (out.waited, out.refused, out.stopped) == (1, 1, 1)
     assert out.spent == Amounts()
 
 
