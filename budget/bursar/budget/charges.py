@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Connection, Select, and_, select
+from sqlalchemy import Connection, and_, select
 from sqlalchemy.engine import RowMapping
 
 from bursar.budget.amounts import Amounts
 from bursar.budget.bill import Attempt, attempt_in, with_price
 from bursar.budget.journal import amounts_in
 from bursar.budget.schema import reservation, rollup
-from bursar.budget.spend import NOON_US, Selection, chosen
+from bursar.budget.spend import NOON_US, Selection, chosen, streamed
 from bursar.budget.windows import from_us
 
 __all__ = ["DaySum"]
-
-AT_ONCE = 1000
-"""How many rows are in memory at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,16 +48,12 @@ def charges_of(connection: Connection, selection: Selection) -> Iterator[Attempt
         .where(rollup.c.state == "settled", *chosen(rollup.c, NOON_US, selection))
         .order_by(rollup.c.day_us)
     )
-    for row in _streamed(connection, sums):
+    for row in streamed(connection, sums):
         yield _day_sum(row)
     at_us = reservation.c.reserved_us
     charged = and_(reservation.c.state == "settled", *chosen(reservation.c, at_us, selection))
-    for row in _streamed(connection, with_price(charged).order_by(at_us, reservation.c.id)):
+    for row in streamed(connection, with_price(charged).order_by(at_us, reservation.c.id)):
         yield attempt_in(row)
-
-
-def _streamed(connection: Connection, query: Select[Any]) -> Iterator[RowMapping]:
-    yield from connection.execute(query, execution_options={"yield_per": AT_ONCE}).mappings()
 
 
 def _day_sum(row: RowMapping) -> DaySum:

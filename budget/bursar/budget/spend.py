@@ -40,6 +40,9 @@ Group = Literal[Column, "day"]
 FILTERS: tuple[Column, ...] = get_args(Column)
 GROUPS: tuple[Group, ...] = (*FILTERS, "day")
 
+AT_ONCE = 1000
+"""How many rows are in memory at a time."""
+
 NONE = "-"
 """Stands for a group's missing value, and for the run of calls that retention has summed up."""
 
@@ -128,7 +131,7 @@ def _lines(connection: Connection, by: tuple[Group, ...], selection: Selection, 
     groups = [charged.c[name] for name in by if name != "day"]
     sums = [func.coalesce(func.sum(charged.c[name]), 0).label(name) for name in _SUMS]
     query = select(*groups, *sums).group_by(*groups).order_by(sums[0].desc(), *groups)
-    for row in connection.execute(query).mappings():
+    for row in streamed(connection, query):
         if groups or any(row[name] for name in _SUMS):
             yield _line(row, tuple(day if name == "day" else row[name] or NONE for name in by))
 
@@ -189,6 +192,11 @@ def _part(name: str, which: ColumnElement[bool], nanousd: ColumnElement[int]) ->
         case((which, 1), else_=0).label(f"{name}_calls"),
         case((which, nanousd), else_=0).label(f"{name}_nanousd"),
     ]
+
+
+def streamed(connection: Connection, query: Select[Any]) -> Iterator[RowMapping]:
+    """The rows of a query, of which few are in memory at a time."""
+    yield from connection.execute(query, execution_options={"yield_per": AT_ONCE}).mappings()
 
 
 def chosen(

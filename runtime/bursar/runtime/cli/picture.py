@@ -58,10 +58,10 @@ def _is_drawn(line: BudgetLine) -> bool:
 
 
 def _rising(spent: list[tuple[str, int]], line: BudgetLine, now: datetime) -> list[tuple[datetime, int]]:
-    """What was spent by the end of each day; now it is what the budget says."""
-    ends = [_end_of(day, line.zone) for day, _ in spent]
+    """What was spent by the end of each day; now it is what the budget says, which may be younger than its window."""
+    ends, most = [_end_of(day, line.zone) for day, _ in spent], line.posted.nanousd
     sums = accumulate(amount for _, amount in spent)
-    return [*((end, so_far) for end, so_far in zip(ends, sums, strict=True) if end < now), (now, line.posted.nanousd)]
+    return [*((end, min(so_far, most)) for end, so_far in zip(ends, sums, strict=True) if end < now), (now, most)]
 
 
 def _end_of(day: str, zone: str) -> datetime:
