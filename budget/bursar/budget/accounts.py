@@ -242,24 +242,43 @@ def _rolled(connection: Connection, row: Standing, now: int) -> Standing:
 
 
 def _carried(connection: Connection, row: Record, starts_us: int) -> Amounts:
-    """What the window before left, up to `rollover_percent` of the limit; below zero what it owes."""
-    rollover, overdraft = row["rollover_percent"], row["overdraft_percent"]
-    if not (rollover or overdraft) or rolling_us(row["per"]) is not None or row["per"] == "total":
+    """What the window before left, up to `rollover_percent` of the limit; below zero what it owes.
+
+    A window in which nothing was called has no account: it pays what the one before it owed, and leaves the rest.
+    """
+    if not _carries(row):
         return NOTHING
-    before = window_at(row["per"], row["zone"], from_us(starts_us - 1))
-    accounts = select(account).where(account.c.pot_id == row["id"])
-    last = connection.execute(accounts.where(account.c.window == before.name)).mappings().first()
-    if last is None and connection.execute(accounts.where(account.c.ends_us <= before.starts_us)).first() is None:
-        return NOTHING  # there was no budget then
+    others = select(account).where(account.c.pot_id == row["id"], account.c.starts_us < starts_us)
+    last = connection.execute(others.order_by(account.c.ends_us.desc()).limit(1)).mappings().first()
+    if last is None:
+        return NOTHING
+    # What is still in flight counts as used: it may come to that.
+    used = {name: last[f"posted_{name}"] + last[f"held_{name}"] for name in DIMENSIONS}
+    limits = {name: last[f"limit_{name}"] for name in DIMENSIONS}
+    carried = _left_of(row, {name: None if of is None else of - used[name] for name, of in limits.items()})
+    ends_us, before = last["ends_us"], None
+    while ends_us < starts_us and carried != before:
+        before, ends_us = carried, window_at(row["per"], row["zone"], from_us(ends_us)).ends_us
+        limits = {name: row[f"limit_{name}"] for name in DIMENSIONS}
+        carried = _left_of(
+            row, {name: None if of is None else of + getattr(before, name) for name, of in limits.items()}
+        )
+    return carried
+
+
+def _carries(row: Record) -> bool:
+    calendar = row["per"] != "total" and rolling_us(row["per"]) is None
+    return calendar and bool(row["rollover_percent"] or row["overdraft_percent"])
+
+
+def _left_of(row: Record, left: Mapping[str, int | None]) -> Amounts:
+    """What of an amount comes into the next window."""
     carried = {}
-    for name in DIMENSIONS:
-        base = row[f"limit_{name}"]
-        left = base if last is None or last[f"limit_{name}"] is None else last[f"limit_{name}"]
-        if base is None or left is None:
+    for name, amount in left.items():
+        if amount is None or row[f"limit_{name}"] is None:
             continue
-        if last is not None:  # what is still in flight counts as used: it may come to that
-            left -= last[f"posted_{name}"] + last[f"held_{name}"]
-        carried[name] = min(left, base * rollover // 100) if left >= 0 else left * bool(overdraft)
+        most = row[f"limit_{name}"] * row["rollover_percent"] // 100
+        carried[name] = min(amount, most) if amount >= 0 else amount * bool(row["overdraft_percent"])
     return Amounts(**carried)
 
 
