@@ -27,10 +27,9 @@ MONTHS_DAYS = 180
 """So far ahead a day is named without its year."""
 
 _COLUMNS: Sequence[Column] = (
-    "budget",
-    ("window", "whole"),
+    *((name, "whole") for name in ("budget", "window")),
     *((name, "right") for name in ("spent", "limit", "at its end")),
-    ("runs out", "whole"),
+    "runs out",
 )
 
 
@@ -85,7 +84,7 @@ def _runs_out(outlook: Outlook, now: datetime) -> Text:
     if at is None:
         return Text(f"perhaps, from {earliest}", style="yellow") if earliest else Text("no")
     if earliest is None:
-        return Text(f"{at}, by too little to be sure", style="yellow")
+        return Text(f"{at}, uncertain", style="yellow")
     return Text(f"{at} ({earliest} to {latest or 'never'})", style="red" if latest else "yellow")
 
 
