@@ -121,9 +121,10 @@ class AnthropicDialect:
         "input_tokens": 10,
         "cache_read_input_tokens": 3,
         "cache_creation_input_tokens": 4,
+        "cache_creation": {"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 1},
         "output_tokens": 5,
     }
-    read = Usage(input_tokens=17, output_tokens=5, cache_read_tokens=3, cache_write_tokens=4)
+    read = Usage(input_tokens=17, output_tokens=5, cache_read_tokens=3, cache_write_tokens=4, cache_write_1h_tokens=1)
 
     def whole(self, **changes: Any) -> dict[str, Any]:
         content = [

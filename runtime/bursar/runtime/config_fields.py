@@ -156,7 +156,7 @@ VariableName = Annotated[str, AfterValidator(_variable), Field(json_schema_extra
 ZoneName = Annotated[str, AfterValidator(_zone)]
 PeriodName = Annotated[str, AfterValidator(_period), Field(json_schema_extra={"pattern": _PERIOD})]
 Usd = Annotated[Decimal, Field(ge=0, le=NANOUSD_MAX // NANO, decimal_places=9), BeforeValidator(_exact)]
-UsdPerMtok = Annotated[Decimal, Field(ge=0, le=1_000_000), BeforeValidator(_exact)]
+UsdPerMtok = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=9), BeforeValidator(_exact)]
 TokensPerSecond = Annotated[Decimal, Field(gt=0, le=1_000_000_000), BeforeValidator(_exact)]
 Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
 Percent = Annotated[int, Field(ge=0, le=100)]

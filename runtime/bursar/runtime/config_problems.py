@@ -127,12 +127,19 @@ def _keys(schema: Mapping[str, Any], path: KeyPath) -> list[str]:
             node = node["items"]
         else:
             node = node.get("properties", {}).get(part) or next(iter(node["patternProperties"].values()))
-    return [*_section(schema, node)["properties"]]
+    return [key for section in _sections(schema, node) for key in section.get("properties", ())]
 
 
 def _section(schema: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A schema node without its `$ref`; of alternatives the one that is a mapping or a list."""
+    """A schema node without its `$ref`; of alternatives the first that is a mapping or a list."""
+    return next(_sections(schema, node), node)
+
+
+def _sections(schema: Mapping[str, Any], node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The mappings and lists that a schema node stands for."""
     if "$ref" in node:
-        return _section(schema, schema["$defs"][node["$ref"].rpartition("/")[2]])
-    branches = (_section(schema, branch) for branch in (*node.get("anyOf", ()), *node.get("oneOf", ())))
-    return next((branch for branch in branches if branch.get("type") in ("object", "array")), node)
+        yield from _sections(schema, schema["$defs"][node["$ref"].rpartition("/")[2]])
+    elif node.get("type") in ("object", "array"):
+        yield node
+    for branch in (*node.get("anyOf", ()), *node.get("oneOf", ())):
+        yield from _sections(schema, branch)

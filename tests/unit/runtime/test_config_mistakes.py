@@ -272,6 +272,18 @@ def test_a_model_says_what_its_provider_needs(section: str, mistake: str) -> Non
             '63: models.m.price.input_usd_per_mtok = "1e99": expected at most 1000000',
         ),
         (
+            "{input_usd_per_mtok: 0.0000000001, output_usd_per_mtok: 1}",
+            '63: models.m.price.input_usd_per_mtok = "0.0000000001": expected at most 9 digits after the point',
+        ),
+        (
+            "{gpu_usd_per_hour: 1, input_tokens_per_second: 1, output_tokens_per_second: 0}",
+            '118: models.m.price.output_tokens_per_second = "0": expected more than 0',
+        ),
+        (
+            "{gpu_usd_per_hour: 1, input_tokens_per_second: 1, output_tokens_per_second: 1, gpu: 2}",
+            "121: models.m.price.gpu: unknown key; did you mean gpus?",
+        ),
+        (
             "{input_usd_per_mtok: 1, output_usd_per_mtok: 1, reasoning_usd: 1}",
             "90: models.m.price.reasoning_usd: unknown key; did you mean reasoning_usd_per_mtok?",
         ),

@@ -119,7 +119,8 @@ class Catalog:
                 where = self._config.error("models", name, text=f"model {name} has no price, and {why}{hint}")
                 raise PriceMissingError(
                     str(where),
-                    next_step='price: {input_usd_per_mtok: "...", output_usd_per_mtok: "..."}, or price: free',
+                    next_step='price: {input_usd_per_mtok: "...", output_usd_per_mtok: "..."}, price: free, '
+                    "or bursar price import FILE",
                 )
 
     def warm_up(self) -> None:
