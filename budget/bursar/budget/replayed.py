@@ -171,19 +171,24 @@ class Budget:
             self._posted[side] -= account.posted[side]
 
     def _carried(self, last: Account, window: Window) -> Amounts:
-        """What the window before left, up to `rollover_percent` of the limit; below zero what it owes."""
-        used = NOTHING
-        limit = self.rule.bounds
-        if last.window.ends_us == window.starts_us:  # else the one right before was not used at all
-            used = last.posted[SIMULATED] + last.held[SIMULATED]
-            limit = last.limit
+        """What the windows since the last one that was used leave to this one; below zero what is owed."""
+        if not (self.rule.rollover_percent or self.rule.overdraft_percent):
+            return NOTHING
+        used = last.posted[SIMULATED] + last.held[SIMULATED]  # what is in flight may come to what it holds
+        carried, before = self._left_of(_raised(last.limit, NOTHING - used)), None
+        ends_us = last.window.ends_us
+        while ends_us < window.starts_us and carried != before:  # until more idle windows change nothing
+            before, ends_us = carried, window_at(self.rule.per, self.rule.zone, from_us(ends_us)).ends_us
+            carried = self._left_of(_raised(self.rule.bounds, before))
+        return carried
+
+    def _left_of(self, left: Limit) -> Amounts:
+        """What of an amount comes into the next window: up to `rollover_percent` of the limit, or all that is owed."""
         carried = {}
-        for name, base, bound in zip(DIMENSIONS, self.rule.bounds, limit, strict=True):
-            if base is None or bound is None:
-                continue
-            left = bound - getattr(used, name)
-            owed = left * bool(self.rule.overdraft_percent)
-            carried[name] = min(left, base * self.rule.rollover_percent // 100) if left >= 0 else owed
+        for name, base, amount in zip(DIMENSIONS, self.rule.bounds, left, strict=True):
+            if base is not None and amount is not None:
+                owed = amount * bool(self.rule.overdraft_percent)
+                carried[name] = min(amount, base * self.rule.rollover_percent // 100) if amount >= 0 else owed
         return Amounts(**carried)
 
 

@@ -143,10 +143,11 @@ PATHS = ("acme", "acme/support", "acme/sales", "acme/user:dana", "acme/support/n
 
 
 def some_asks(random: Random) -> list[Ask]:
+    hours = random.choice([2, 8])
     return [
         Ask(
             run=random.randrange(6),
-            at_s=random.randrange(7_200),
+            at_s=random.randrange(3_600 * hours),
             input_tokens=random.randrange(61),
             bound=random.randrange(1, 81),
             output_tokens=random.randrange(81),
