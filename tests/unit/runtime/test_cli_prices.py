@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bursar.budget import Ledger, Limits, Reservation
 from bursar.runtime.cli.exits import Exit
+from tests.support.ledger import SUPPORT, a_call, a_quote, tokens
 from tests.unit.runtime.cli_project import Command, command
 
 CONFIG = """\
@@ -100,3 +102,23 @@ def test_a_model_that_served_nothing_has_no_price_of_gpu_time(bursar: Command) -
     assert "openai_compatible/house-7b cannot be priced: no token was measured in this time" in said.err
     assert "there is no model 'nobody'" in bursar("price", "gpu", "nobody", "--usd-per-hour", "2.50").err
     assert "is no day" in bursar("price", "gpu", "house", "--usd-per-hour", "1", "--effective", "soon").err
+
+
+def test_gpu_time_is_spread_over_what_the_ledger_measured(bursar: Command, tmp_path: Path) -> None:
+    served = Ledger.open(f"sqlite:///{tmp_path / 'bursar.db'}")
+    served.gates.open(SUPPORT, Limits.unlimited())
+    made = served.reserve(a_call(model="house"), a_quote(price=None))
+    assert isinstance(made, Reservation)
+    served.dispatch(made)
+    served.settle(made, usage=tokens(30, 10), outcome="exact", reply="{}")
+    served.close()
+    tried = bursar("price", "gpu", "house", "--usd-per-hour", "7", "--gpus", "2", "--since", "1h", "--dry-run")
+    assert "measured: 1 call, 30 input and 10 output tokens" in tried.out
+    assert "nothing was written" in tried.out
+    done = bursar("price", "gpu", "house", "--usd-per-hour", "7", "--gpus", "2", "--since", "1h", "--json").json
+    # $14 for 30 + 4 x 10 weighted tokens are $0.20 for each.
+    assert done["price"]["input_usd_per_mtok"] == "200000"
+    assert done["price"]["output_usd_per_mtok"] == "800000"
+    assert done["price"]["id"].startswith("list:openai_compatible/house-7b@")
+    assert bursar("price", "check").code == Exit.OK
+    assert "bursar.yaml declares a price for demo" in bursar("price", "gpu", "demo", "--usd-per-hour", "7").err

@@ -53,6 +53,11 @@ def gpu(
         if section is None:
             raise UsageError(f"there is no model {model!r}", next_step=f"use one of {', '.join(books.config.models)}")
         measured = measure(books.ledger.store, model, since=moment(since, "UTC", now), until=now)
+        if section.price is not None and not dry_run:
+            raise UsageError(
+                f"bursar.yaml declares a price for {model}, which goes before any that is listed",
+                next_step="take its `price:` out, or --dry-run",
+            )
         name = PriceBook.name_of(section.provider, section.model or section.scenario or model)
         price = _price(GpuTime(usd_per_hour=usd_per_hour, gpus=gpus), measured, name, day, output_weight, busy_only)
         if not dry_run:
@@ -60,10 +65,7 @@ def gpu(
             price = books.ledger.prices.add(listed, author=author(by), note=reason)[0].facts.price
     if as_json:
         return print_json({"model": model, "price": price.to_record(), "dry_run": dry_run, **_json(measured)})
-    _tell(model, price, measured, dry_run=dry_run)
-    if section.price is not None:
-        console().print(f"bursar.yaml declares a price for {model}, which goes before this one", soft_wrap=True)
-    return None
+    return _tell(model, price, measured, dry_run=dry_run)
 
 
 def _price(gpus: GpuTime, measured: Measured, name: str, day: date, weight: Decimal, busy_only: bool) -> Price:
