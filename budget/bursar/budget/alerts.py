@@ -134,7 +134,8 @@ class Alerts:
                 found += running_out(connection, now)
                 self._forecast_us = now
             told = known(connection, [one.key for one in found])
-        new = [one for one in found if one.key not in told]
+        # In one order for all: processes that find the same must not lock each other out on a server.
+        new = sorted((one for one in found if one.key not in told), key=lambda one: one.key)
         if not new:
             return 0
         with self._store.write() as connection:
@@ -172,7 +173,9 @@ class Alerts:
         """
         rng = rng or random.Random()  # noqa: S311 - it spreads retries, and keeps no secret
         await via(self._write_log)
-        first = [(one, claimed) for one in endpoints if (claimed := await via(self._claim, one)) is not None]
+        tenants = await via(self._recent) if endpoints else ()
+        recent = [one for one in endpoints if one.tenant in tenants]
+        first = [(one, claimed) for one in recent if (claimed := await via(self._claim, one)) is not None]
         if not first:
             return Delivered(0, 0)
         async with _client() as client:
@@ -219,6 +222,10 @@ class Alerts:
 
     async def _send(self, client: httpx.AsyncClient, endpoint: Endpoint, claimed: Claim) -> Answer:
         return await send(client, endpoint, claimed.message_id, claimed.payload, self._clock())
+
+    def _recent(self) -> set[str]:
+        with self._store.read() as connection:
+            return rows.recent(connection, to_us(self._clock()))
 
     def _claim(self, endpoint: Endpoint) -> Claim | None:
         with self._store.read() as connection:

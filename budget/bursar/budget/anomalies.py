@@ -13,7 +13,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, select
+from sqlalchemy import Connection, RowMapping, and_, func, select
 
 from bursar.budget.endpoints import AlertKind
 from bursar.budget.money import format_usd
@@ -186,7 +186,7 @@ def _active(connection: Connection, since: int) -> Sequence[RowMapping]:
 def _steps(connection: Connection, run_id: str) -> list[Step]:
     """The newest calls of a run, in the order in which they were reserved."""
     columns = ("call", "digest", "node", "model", "reserved_us", "closed_us", "posted_nanousd")
-    sent = reservation.c.state.in_(["dispatched", "settled"])
+    sent = and_(reservation.c.state.in_(["dispatched", "settled"]), reservation.c.kind != "slice")
     query = select(*(reservation.c[name] for name in columns)).where(reservation.c.run_id == run_id, sent)
     rows = connection.execute(query.order_by(reservation.c.id.desc()).limit(STEPS_MAX)).mappings().all()
     return [Step(**{name: row[name] for name in columns[:-1]}, nanousd=row["posted_nanousd"]) for row in rows[::-1]]

@@ -15,13 +15,16 @@ from sqlalchemy import ColumnElement, Connection, Select, exists, func, literal_
 from bursar.budget.outbox import insert_once
 from bursar.budget.schema import alert, delivery
 
-__all__ = ["GONE", "LEASE_US", "Claim", "claim", "is_shut", "mark", "offer", "unoffered", "waiting"]
+__all__ = ["GONE", "LEASE_US", "Claim", "claim", "is_shut", "mark", "offer", "recent", "unoffered", "waiting"]
 
 LEASE_US = 60_000_000
 """How long a claim lasts; well above the time that one attempt may take."""
 
 OFFERED_US = 3 * 24 * 3_600_000_000
 """How old an alert may be when an endpoint first hears of it, such as one that was declared today."""
+
+TRIED_US = 21 * 24 * 3_600_000_000
+"""How old an alert is at most when it is tried for the last time, whatever a receiver asks for with `Retry-After`."""
 
 GONE = "answered 410: it wants no more"
 """The note of a delivery whose endpoint asked not to be told anything any more."""
@@ -40,6 +43,11 @@ class Claim:
     payload: str
     attempt: int
     """From 1."""
+
+
+def recent(connection: Connection, now: int) -> set[str]:
+    """The tenants of whose alerts somebody may still have to be told: most endpoints need not be looked at."""
+    return set(connection.scalars(select(alert.c.tenant).where(alert.c.at_us > now - TRIED_US).distinct()))
 
 
 def unoffered(

@@ -1,8 +1,8 @@
 """Alerts when a percent of a limit is used up: once for each percent, dimension and window.
 
 Every account carries in `alert_*` what is posted when its next alert is due, so that a settle needs no more than a
-comparison to know that there is nothing to tell. In a rolling window each bucket carries an equal share of the way that
-is left to the next percent: the window cannot get there before one of its buckets has used up its share.
+comparison to know that there is nothing to tell. In a rolling window each bucket carries a share of the way that is
+left to the next percent: the window cannot get there before one of its buckets has used up its share.
 """
 
 from __future__ import annotations
@@ -174,15 +174,25 @@ def _fired(connection: Connection, row: Watched, percents: Sequence[int], now: i
 
 def _set(connection: Connection, window: Sequence[Watched], whole: Watched, due: Mapping[str, int | None]) -> None:
     """Arm each account of a window with its share of the way to what is due next."""
+    ways = {name: None if at is None else at - whole[f"posted_{name}"] for name, at in due.items()}
     for row in window:
         armed = {
             f"alert_{name}": None
-            if at is None
-            else row[f"posted_{name}"] + (at - whole[f"posted_{name}"]) // len(window)
-            for name, at in due.items()
+            if way is None
+            else row[f"posted_{name}"] + _share(way, len(window), row is window[-1])
+            for name, way in ways.items()
         }
         if any(row[column] != at for column, at in armed.items()):
             connection.execute(update(account).where(account.c.id == row["id"]).values(**armed))
+
+
+def _share(way: int, buckets: int, newest: bool) -> int:
+    """Half of the way for the newest bucket, to which nearly all is posted, and the rest for the others.
+
+    All shares together are at most the way: it cannot be gone while every bucket is below its share.
+    """
+    rest = way // 2 if buckets > 1 else 0
+    return way - rest if newest else rest // (buckets - 1)
 
 
 def _key(row: Watched, dimension: str, percent: int) -> str:
