@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, func, insert, or_, select, update
 
 from bursar.budget.changes import ROUTINE
 from bursar.budget.errors import LedgerError, UsageError
@@ -26,7 +26,7 @@ from bursar.budget.summaries import Kept, check_key, signature_of
 from bursar.budget.tally import MOVED, tallied
 from bursar.budget.windows import to_us
 
-__all__ = ["BATCH", "Compacted", "compact"]
+__all__ = ["BATCH", "Compacted", "compact", "old_entries"]
 
 BATCH = 1_000
 """How many entries one transaction rolls up: so long, at most, does anybody wait for it."""
@@ -85,6 +85,13 @@ def compact(
             late = [*late[BATCH:], *batch.kept]
             progress(done)
     return done
+
+
+def old_entries(store: Store, before: datetime) -> int:
+    """How many entries are older than this, and not rolled up yet."""
+    with store.read() as connection:
+        counted = select(func.count()).select_from(entry).where(entry.c.at_us < to_us(before))
+        return int(connection.execute(counted).scalar_one())
 
 
 class _Batch:

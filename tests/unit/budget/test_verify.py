@@ -106,8 +106,8 @@ def rows_of(connection: Connection, table: Table) -> list[dict[str, Any]]:
 
 
 def is_row(table: Table, row: Mapping[str, Any]) -> ColumnElement[bool]:
-    key = next(iter(table.primary_key))
-    return key == row[key.name]
+    key: Column[Any] = next(iter(table.primary_key))
+    return key.is_not_distinct_from(row[key.name])
 
 
 def other(value: Any, column: Column[Any], data: st.DataObject) -> Any:

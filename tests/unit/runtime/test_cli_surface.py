@@ -35,6 +35,8 @@ WRITES = (
     "budget set",
     "budget grant",
     "budget revoke",
+    "budget verify",
+    "budget compact",
     "alerts deliver",
     "alerts test",
     "price import",

@@ -79,6 +79,19 @@ _TEST = """Send a signed test to every webhook.
 One that had asked for no more, by answering 410, is told again once a test succeeds. Exits with 1 where one fails.
 """
 
+_VERIFY = """Find whatever was changed, taken out, added or moved in the ledger.
+
+Reads all of it, and exits with 1 where something is not as the journal says. Keep the heads that it prints elsewhere:
+`--head` shows later that nothing before them was changed.
+"""
+
+_COMPACT = """Roll old entries up into signed summaries, and old calls into sums for reports.
+
+No balance, limit or report changes, and `bursar budget verify` still passes. Calls that are open or of unknown outcome
+stay, and so do runs that may be resumed; a run whose calls are rolled up is closed for good. The secret that signs is
+in the environment variable BURSAR_SIGNING_KEY.
+"""
+
 app = App(
     name="bursar",
     help=_HELP,
@@ -115,6 +128,9 @@ _COMMANDS = (
     ("budget grants", "budget_grants:grants", "List grants, the newest first, with what was taken back of them."),
     ("budget revoke", "budget_grants:revoke", "Take back what is unused of a grant."),
     ("budget why", "why:why", "Explain a cost or a refusal, down to the price row and the limit."),
+    ("budget history", "budget_history:history", "Say who changed which limit, grant, price or policy, when and why."),
+    ("budget verify", "budget_verify:verify", _VERIFY),
+    ("budget compact", "budget_compact:compact", _COMPACT),
     ("budget report", "report:report", "Sum up spending by any combination, and say what of it was waste."),
     ("budget forecast", "ahead:forecast", "Say when each budget runs out at the present pace."),
     ("budget estimate", "budget_estimate:estimate", "Estimate what a run will come to, from its agent's last runs."),

@@ -90,6 +90,12 @@ class Records:
             rows = connection.execute(query).mappings().all()
         return [self.show(row) for row in rows]
 
+    def unfinished(self) -> set[str]:
+        """The ids of runs that some process executes, or that wait for somebody."""
+        query = select(run.c.id).where(run.c.status.in_(["running", "interrupted"]))
+        with self._store.read() as connection:
+            return set(connection.execute(query).scalars())
+
     def show(self, row: Record, value: Any = None, error: BaseException | None = None) -> Run:
         """A run as its caller sees it, with what it was charged until now."""
         return Run(
