@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +71,7 @@ def run_json(run: Run) -> dict[str, Any]:
         "stop_reason": run.stop_reason,
         "output": run.output,
         **amounts_json(run.spent),
-        "usage": asdict(run.usage),
+        "usage": run.usage.to_record(),
         "interrupts": [_interrupt_json(one) for one in run.interrupts],
         "created_at": time_json(run.created_at),
         "changed_at": time_json(run.changed_at),
@@ -251,7 +250,7 @@ def attempt_json(attempt: Attempt) -> dict[str, Any]:
         "outcome": attempt.outcome,
         "max_output_tokens": attempt.max_output_tokens,
         "capped": attempt.capped,
-        "usage": asdict(attempt.usage) if attempt.usage else None,
+        "usage": attempt.usage.to_record() if attempt.usage else None,
         "price": price_json(attempt.price) if attempt.price else None,
         "reserved": amounts_json(attempt.held),
         "posted": amounts_json(attempt.posted),
