@@ -151,6 +151,7 @@ def test_bars_are_as_wide_as_the_terminal_and_told_apart_without_colours(
     [
         (("--since", "tomorrow"), "'tomorrow' is no time -> 30d, 12h, 2026-11-20 or 2026-11-20T14:30"),
         (("--until", "2026-13-01"), "'2026-13-01' is no time"),
+        (("--since", "2099-01-01"), "nothing lies between --since 2099-01-01 and --until now -> --since 30d"),
         (("--zone", "Europe/Pariss"), "'Europe/Pariss' is no IANA time zone -> --zone Europe/Paris"),
         (("--csv", "nowhere/a.csv"), "cannot write nowhere/a.csv: No such file or directory"),
         (("--by", "colour"), 'Invalid value "colour"'),

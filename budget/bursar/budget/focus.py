@@ -126,8 +126,10 @@ def focus_rows(charged: Attempt | DaySum) -> Iterator[dict[str, Any]]:
     """A row for each line of a call's price, or one for what retention has left of a day's calls.
 
     List and contracted cost are quantity times price, exact. Billed and effective cost add up to what was posted: the
-    last row takes what rounding up to whole nano-USD has added.
+    last row takes what rounding up to whole nano-USD has added. A tool that costs nothing is no charge.
     """
+    if charged.kind == "tool" and not charged.posted.nanousd:
+        return
     charges = _charges(charged) if isinstance(charged, Attempt) else [_whole("day", charged)]
     rounding = usd(charged.posted.nanousd) - sum(one.quantity * one.unit_price for one in charges)
     shared = {**dict.fromkeys(COLUMNS), **_ALWAYS, **_account(charged), **_times(charged), **_what(charged)}

@@ -81,7 +81,7 @@ def test_a_row_has_the_columns_of_focus_1_2_in_its_order() -> None:
 def test_values_have_the_types_of_their_columns_and_are_there_where_they_must_be(past: Past) -> None:
     past.attempt(organisation="globex")
     past.attempt(outcome="unknown", usage=None, price_id=None, nanousd=12_345)
-    past.attempt(kind="tool", model=None, price_id=None, nanousd=0)
+    past.attempt(kind="tool", model=None, price_id=None, usage=None, nanousd=7)
     past.summed_up(MIDNIGHT, calls=3, nanousd=777)
     for row in rows(past):
         assert row.keys() == COLUMNS.keys()
@@ -110,6 +110,11 @@ def test_what_no_price_explains_is_one_charge_for_the_request(past: Past) -> Non
     [row] = rows(past)
     assert (row["PricingQuantity"], row["PricingUnit"], row["ListUnitPrice"]) == (1, "Requests", usd(12_345))
     assert (row["BilledCost"], row["SkuMeter"]) == (usd(12_345), "unknown")
+
+
+def test_a_tool_that_costs_nothing_is_no_charge(past: Past) -> None:
+    past.attempt(kind="tool", model="find_order", price_id=None, nanousd=0)
+    assert rows(past) == []
 
 
 def test_accounts_are_the_organisation_and_its_tenants_or_the_tenant_alone(past: Past) -> None:

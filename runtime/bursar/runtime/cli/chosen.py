@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from bursar.budget.errors import UsageError
 from bursar.runtime.cli.moments import moment, zone_of
 
 if TYPE_CHECKING:
@@ -39,14 +40,19 @@ class Chosen:
     model: Annotated[str | None, _only("model")] = None
 
     def selection(self, now: datetime) -> Selection:
-        """What is chosen, as the ledger reads it; raises UsageError for what is no time or zone."""
+        """What is chosen, as the ledger reads it; raises UsageError for what is no time or zone, or no stretch."""
         from bursar.budget.spend import FILTERS, Selection
 
         zone = zone_of(self.zone)
+        since, until = moment(self.since, zone, now), now if self.until is None else moment(self.until, zone, now)
+        if until <= since:
+            raise UsageError(
+                f"nothing lies between --since {self.since} and --until {self.until or 'now'}", next_step="--since 30d"
+            )
         given = {name: getattr(self, "run" if name == "run_id" else name, None) for name in FILTERS}
         return Selection(
-            since=moment(self.since, zone, now),
-            until=now if self.until is None else moment(self.until, zone, now),
+            since=since,
+            until=until,
             zone=zone,
             where={name: value for name, value in given.items() if value is not None},
         )
