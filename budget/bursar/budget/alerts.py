@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -17,6 +17,7 @@ from bursar.budget import delivery as rows
 from bursar.budget.anomalies import Anomalies
 from bursar.budget.delivery import Claim
 from bursar.budget.endpoints import AlertKind, Endpoint
+from bursar.budget.errors import UsageError
 from bursar.budget.outbox import Alert, known, tell
 from bursar.budget.running_out import running_out
 from bursar.budget.schema import alert, delivery
@@ -154,9 +155,9 @@ class Alerts:
     def deliver(self, endpoints: Sequence[Endpoint] = (), *, rng: random.Random | None = None) -> Delivered:
         """One pass: log what was not logged, and send each endpoint what is due; see `adeliver`.
 
-        Blocking, and not for a thread that runs an event loop.
+        Blocking; raises UsageError in a thread that runs an event loop.
         """
-        return asyncio.run(self.adeliver(endpoints, rng=rng))
+        return _run(self.adeliver(endpoints, rng=rng))
 
     async def adeliver(
         self,
@@ -183,7 +184,10 @@ class Alerts:
         return Delivered(sum(one.delivered for one in told), sum(one.failed for one in told))
 
     def test(self, endpoint: Endpoint) -> Answer:
-        """Send an endpoint a signed alert of kind `test`, once; a success opens one again that answered 410."""
+        """Send an endpoint a signed alert of kind `test`, once; a success opens one again that answered 410.
+
+        Blocking, as `deliver` is.
+        """
         now = to_us(self._clock())
         message = f"this is a test of the alerts of {endpoint.tenant}"
         key = f"test:{endpoint.tenant}:{endpoint.url}:{now}"
@@ -195,7 +199,7 @@ class Alerts:
             claimed = rows.claim(connection, endpoint.url, tenant=endpoint.tenant, now=now, alert_id=alert_id)
         if claimed is None:
             return Answer(note="another process tests this endpoint right now")
-        answer = asyncio.run(self._test(endpoint, claimed))
+        answer = _run(self._test(endpoint, claimed))
         self._mark(claimed, answer, None)
         return answer
 
@@ -257,6 +261,15 @@ class Alerts:
                 return
             _log.warning("%s", claimed.payload)
             self._mark(claimed, Answer(delivered=True, note="logged"), None)
+
+
+def _run(work: Coroutine[Any, Any, R]) -> R:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    work.close()
+    raise UsageError("alerts are delivered by await in a coroutine", next_step="await ledger.alerts.adeliver(...)")
 
 
 def _client() -> httpx.AsyncClient:

@@ -22,7 +22,7 @@ from bursar.budget import Ledger, Store, webhooks
 from bursar.budget.alerts import LOG, AlertLine, Delivered, DeliveryLine
 from bursar.budget.delivery import LEASE_US
 from bursar.budget.endpoints import Endpoint, check_url
-from bursar.budget.errors import ConfigError
+from bursar.budget.errors import ConfigError, UsageError
 from bursar.budget.outbox import Alert, tell
 from bursar.budget.schema import alert, delivery
 from bursar.budget.webhooks import ATTEMPTS_MAX, DELAYS_S, delay_us
@@ -418,6 +418,15 @@ def test_a_secret_that_signs_nothing_is_refused_and_none_is_ever_shown(secret: s
 def test_a_kind_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"limit\.percent"):
         to("https://example.com/", kinds=["limit.percents"])
+
+
+async def test_a_coroutine_is_told_to_await_and_nothing_is_sent(
+    ledger: Ledger, clock: Clock, receiver: Receiver
+) -> None:
+    happened(ledger, clock)
+    with pytest.raises(UsageError, match=r"await ledger\.alerts\.adeliver"):
+        deliver(ledger, to(receiver.url))
+    assert (await ledger.alerts.adeliver([to(receiver.url)])).delivered == 1
 
 
 def test_the_callable_that_asks_the_store_is_the_callers_to_choose(ledger: Ledger, clock: Clock) -> None:

@@ -50,13 +50,14 @@ def a_window(
     return made
 
 
-def post(connection: Connection, account_id: int, amount: int, *, dimension: str = "nanousd", now: int = NOW) -> None:
-    """What a settle does: one statement, and nothing more where no alert is due."""
+def post(connection: Connection, account_id: int, amount: int, *, dimension: str = "nanousd", now: int = NOW) -> bool:
+    """What a settle does: one statement, and nothing more where no alert is due; whether one was."""
     changed = {f"posted_{dimension}": account.c[f"posted_{dimension}"] + amount}
     is_due = or_(*(account.c[f"alert_{name}"] <= account.c[f"posted_{name}"] for name in DIMENSIONS))
     update_ = update(account).where(account.c.id == account_id).values(changed).returning(account.c.id, is_due)
     if due := [row[0] for row in connection.execute(update_) if row[1]]:
         fire(connection, due, now, run_id="run_1")
+    return bool(due)
 
 
 def limited(connection: Connection, account_id: int, **limit: int | None) -> None:
@@ -307,6 +308,16 @@ def test_a_rolling_window_that_stays_above_a_percent_tells_it_again_only_after_i
             post(connection, a_bucket(connection, of, place, 1000), 20, now=NOW + place * BUCKET_US)
         at = list(connection.scalars(select(alert.c.at_us).order_by(alert.c.id)))
     assert [(one - NOW) // BUCKET_US for one in at] == [24, 84, 144]
+
+
+def test_a_settle_in_a_rolling_window_seldom_has_to_look_at_it(store: Store) -> None:
+    with store.write() as connection:
+        of = a_pot(connection, [100], per="rolling-1h")
+        for place in range(40):
+            newest = a_bucket(connection, of, place, 2_000)
+        looks = [post(connection, newest, 1, now=NOW + 40 * BUCKET_US) for _ in range(2_000)]
+        assert told(connection) == [("usd", 100)]
+        assert sum(looks) < 20
 
 
 def test_a_rolling_window_misses_no_crossing_whatever_bucket_is_posted_to(store: Store) -> None:
