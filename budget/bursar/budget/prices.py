@@ -319,7 +319,7 @@ class Price(Schedule):
                 **_schedule_in(record),
                 **_tiers_in(record),
             )
-        except (KeyError, TypeError, InvalidOperation) as error:
+        except (AttributeError, KeyError, TypeError, InvalidOperation) as error:
             raise ValueError(f"not a price record: {record!r} ({error!r})") from error
 
     def _own(self, tier: ServiceTier) -> Schedule | None:

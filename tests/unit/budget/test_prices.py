@@ -398,6 +398,8 @@ def test_a_record_writes_prices_as_published() -> None:
         {"long_context": {"above_input_tokens": 1}},
         {"long_context": 7},
         {"batch": {"input_usd_per_mtok": "1"}},
+        {"batch": "half"},
+        {"long_context": ["all"]},
         {"request_usd": "a lot"},
     ],
 )
