@@ -12,8 +12,8 @@ from pyarrow import parquet  # type: ignore[import-untyped]  # it comes without 
 
 from bursar.budget import Call, Ledger, Limits, Refusal, Scope, Usage
 from bursar.budget.focus import COLUMNS
+from bursar.budget.testing import PRICE, Clock, a_quote, reserved
 from bursar.runtime.cli.exits import Exit
-from tests.support.ledger import PRICE, Clock, a_quote, reserved
 from tests.unit.runtime.cli_project import Command, command, make_project
 
 NOW = datetime.now(UTC)

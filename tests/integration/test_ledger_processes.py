@@ -16,7 +16,7 @@ import pytest
 
 from bursar.budget import Amounts, Ledger
 from bursar.budget.report import Attempt
-from tests.support.ledger import NANO_PER_TOKEN, audit
+from bursar.budget.testing import NANO_PER_TOKEN, audit
 from tests.support.processes import Child
 
 RUNS = ("run_0", "run_1", "run_2", "run_3")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bursar.budget import Ledger, Limits, Refusal, Replay, Reservation, Scope, Wait
 from bursar.budget.errors import ConflictError
-from tests.support.ledger import a_call, a_quote, tokens
+from bursar.budget.testing import a_call, a_quote, tokens
 
 LEASE_S = 0.2
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import settings
 
 from bursar.budget import Ledger, Limits, Store
+from bursar.budget.testing import SUPPORT, Clock, audit
 from bursar.budget.verify import verify
-from tests.support.ledger import SUPPORT, Clock, audit, new_store
+from tests.support.ledger import new_store
 
 # How long an example takes says nothing where a machine has other work to do.
 settings.register_profile("patient", deadline=None)

@@ -13,7 +13,7 @@ from bursar.budget.admission import Admitted, Balance, ModelQuote, ToolQuote, Wa
 from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.prices import LongContext, Price
 from bursar.budget.refusal import Refusal
-from tests.support.ledger import FREE, PRICE
+from bursar.budget.testing import FREE, PRICE
 
 NOTHING = (0, 0, 0, 0)
 KINDS: tuple[Literal["tenant", "agent", "run"], ...] = ("tenant", "agent", "run")

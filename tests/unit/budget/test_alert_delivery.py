@@ -25,9 +25,9 @@ from bursar.budget.endpoints import Endpoint, check_url
 from bursar.budget.errors import ConfigError, UsageError
 from bursar.budget.outbox import Alert, tell
 from bursar.budget.schema import alert, delivery
+from bursar.budget.testing import Clock
 from bursar.budget.webhooks import ATTEMPTS_MAX, DELAYS_S, delay_us
 from bursar.budget.windows import to_us, utc_now
-from tests.support.ledger import Clock
 from tests.support.processes import Child
 from tests.support.receiver import Receiver, answer, garbage, silence
 

@@ -10,7 +10,7 @@ import pytest
 
 from bursar.budget import Amounts, Ledger, Limits, Refusal, Scope, Store
 from bursar.budget.alerts import AlertLine
-from tests.support.ledger import NANO_PER_TOKEN, Clock, a_call, a_quote, reserved, tokens
+from bursar.budget.testing import NANO_PER_TOKEN, Clock, a_call, a_quote, reserved, tokens
 
 SCOPE = Scope(tenant="acme", agents=("support",), run_id="run_1", organisation="globex", team="red", user="dana")
 TOKENS = 100

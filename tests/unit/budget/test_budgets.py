@@ -12,8 +12,8 @@ from bursar.budget.amounts import DIMENSIONS
 from bursar.budget.errors import NotFoundError, UsageError
 from bursar.budget.money import NANOUSD_MAX
 from bursar.budget.schema import entry
+from bursar.budget.testing import SUPPORT, Clock, a_call, a_quote, reserved, tokens
 from bursar.budget.windows import Period
-from tests.support.ledger import SUPPORT, Clock, a_call, a_quote, reserved, tokens
 
 
 def spend(ledger: Ledger, *ids: str, scope: Scope = SUPPORT) -> None:

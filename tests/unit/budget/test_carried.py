@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from bursar.budget import Ledger, Scope, Store
 from bursar.budget.errors import UsageError
+from bursar.budget.testing import Clock, a_call, a_quote, audit, reserved, tokens
 from bursar.budget.windows import from_us, to_us, window_at
-from tests.support.ledger import Clock, a_call, a_quote, audit, reserved, tokens
 from tests.support.spender import Spender
 
 TENANTS = (f"tenant_{number}" for number in itertools.count())

@@ -16,7 +16,8 @@ from bursar.budget.errors import NotFoundError, UsageError
 from bursar.budget.estimate import RUNS_MAX, Estimates, Range
 from bursar.budget.interval import alike, prediction
 from bursar.budget.schema import FOREVER_US, account, pot, reservation
-from tests.support.ledger import Clock, a_call, a_quote, new_store, reserved, tokens
+from bursar.budget.testing import Clock, a_call, a_quote, reserved, tokens
+from tests.support.ledger import new_store
 
 Costs = Sequence[int]
 """What each step of a run costs, in nano-USD."""

@@ -18,7 +18,7 @@ from bursar.budget import Amounts, Price, Store, Usage
 from bursar.budget.focus import COLUMNS, VALIDATOR_NAMES, focus_rows
 from bursar.budget.money import usd
 from bursar.budget.report import Attempt, Selection
-from tests.support.ledger import NOON, PRICE
+from bursar.budget.testing import NOON, PRICE
 from tests.support.spending import MIDNIGHT, Past, a_past
 
 NEVER_EMPTY = {

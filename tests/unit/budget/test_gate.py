@@ -11,7 +11,7 @@ from bursar.budget import Ledger, Limits, Refusal, Scope
 from bursar.budget.errors import ConflictError, NotFoundError, UsageError
 from bursar.budget.gate import Hold
 from bursar.budget.limits import SECONDS_MAX
-from tests.support.ledger import NOON, SUPPORT, Clock, a_call, a_quote, reserved
+from bursar.budget.testing import NOON, SUPPORT, Clock, a_call, a_quote, reserved
 
 RUN = SUPPORT.run_path
 TIMED = Scope(tenant="acme", agents=("support",), run_id="timed")

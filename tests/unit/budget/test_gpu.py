@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from bursar.budget import Ledger, Reservation
 from bursar.budget.gpu import GpuTime
 from bursar.budget.measured import Measured, measure
+from bursar.budget.testing import NOON, Clock, a_call, a_quote, tokens
 from bursar.budget.usage import Usage
-from tests.support.ledger import NOON, Clock, a_call, a_quote, tokens
 
 DAY = date(2026, 11, 20)
 HOUR = timedelta(hours=1)

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from bursar.budget import Amounts, Ledger, Refusal, Reservation, Store
 from bursar.budget.errors import NotFoundError, UsageError
 from bursar.budget.limits import Limits
-from tests.support.ledger import SUPPORT, Clock, a_call, a_quote, audit, excesses, reserved, tokens
+from bursar.budget.testing import SUPPORT, Clock, a_call, a_quote, audit, excesses, reserved, tokens
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from bursar.budget.accounts import current
 from bursar.budget.prepared import driver_of
 from bursar.budget.reservations import silent
 from bursar.budget.schema import reservation
+from bursar.budget.testing import NOON, Clock, a_call, reserved, tokens
 from bursar.budget.windows import to_us
-from tests.support.ledger import NOON, Clock, a_call, reserved, tokens
 
 
 def work(ledger: Ledger, read: Callable[[Connection], object]) -> int:

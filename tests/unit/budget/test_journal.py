@@ -10,7 +10,7 @@ from sqlalchemy import select
 from bursar.budget import Amounts, Ledger
 from bursar.budget.journal import amounts_in, columns_of, move
 from bursar.budget.schema import entry
-from tests.support.ledger import SUPPORT, a_call, balances, reserved
+from bursar.budget.testing import SUPPORT, a_call, balances, reserved
 
 whole = st.integers(-(2**62), 2**62)
 

@@ -10,8 +10,8 @@ from sqlalchemy import select
 from bursar.budget import Amounts, Call, Ledger, Limits, Refusal, Replay, Reservation, Scope, ToolQuote, Wait
 from bursar.budget.errors import ConflictError, NotFoundError, ReservationError
 from bursar.budget.schema import entry
+from bursar.budget.testing import FREE, NANO_PER_TOKEN, SUPPORT, Clock, a_call, a_quote, reserved, tokens
 from bursar.budget.windows import to_us
-from tests.support.ledger import FREE, NANO_PER_TOKEN, SUPPORT, Clock, a_call, a_quote, reserved, tokens
 
 Another = Callable[[], Ledger]
 

@@ -34,8 +34,9 @@ from bursar.budget import (
 )
 from bursar.budget.errors import ReservationError
 from bursar.budget.reservations import Outcome
+from bursar.budget.testing import FREE, PRICE, Clock, a_call, a_quote, audit, excesses, tokens
 from bursar.budget.windows import to_us
-from tests.support.ledger import FREE, PRICE, Clock, a_call, a_quote, audit, excesses, new_store, tokens
+from tests.support.ledger import new_store
 
 SCHEDULES = {"quick": 15, "nightly": 10_000}
 settings.register_profile(

@@ -13,7 +13,8 @@ from bursar.budget import Ledger, Usage
 from bursar.budget.margin import Margins
 from bursar.budget.prepared import driver_of
 from bursar.budget.schema import token_margin
-from tests.support.ledger import a_call, new_store, reserved
+from bursar.budget.testing import a_call, reserved
+from tests.support.ledger import new_store
 
 samples = st.tuples(st.integers(1, 10_000), st.floats(0.2, 3)).map(lambda pair: (pair[0], int(pair[0] * pair[1])))
 

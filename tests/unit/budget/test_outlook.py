@@ -12,7 +12,7 @@ import pytest
 from bursar.budget import Amounts, Store
 from bursar.budget.budgets import BudgetLine
 from bursar.budget.forecast import Forecast
-from tests.support.ledger import NOON
+from bursar.budget.testing import NOON
 from tests.support.spending import MIDNIGHT, Past
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)

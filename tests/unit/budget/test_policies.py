@@ -9,9 +9,9 @@ import pytest
 from bursar.budget import Store
 from bursar.budget.errors import UsageError
 from bursar.budget.policies import Policies, Policy
+from bursar.budget.testing import PRICE, Clock
 from bursar.budget.verify import verify
 from tests.support.journaled import entries_of
-from tests.support.ledger import PRICE, Clock
 
 
 @pytest.fixture

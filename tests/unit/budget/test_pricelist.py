@@ -12,9 +12,9 @@ from bursar.budget.errors import LedgerUnavailable
 from bursar.budget.pricebook import ModelFacts, PriceBook
 from bursar.budget.pricelist import PriceList
 from bursar.budget.prices import LongContext, Price, Schedule
+from bursar.budget.testing import Clock
 from bursar.budget.verify import verify
 from tests.support.journaled import entries_of
-from tests.support.ledger import Clock
 
 TODAY = date(2026, 11, 20)
 

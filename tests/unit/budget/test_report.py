@@ -4,18 +4,7 @@ import pytest
 
 from bursar.budget import Amounts, Ledger, Limits, Refusal, Scope, ToolQuote
 from bursar.budget.errors import NotFoundError
-from tests.support.ledger import (
-    FREE,
-    NANO_PER_TOKEN,
-    NOON,
-    PRICE,
-    SUPPORT,
-    Clock,
-    a_call,
-    a_quote,
-    reserved,
-    tokens,
-)
+from bursar.budget.testing import FREE, NANO_PER_TOKEN, NOON, PRICE, SUPPORT, Clock, a_call, a_quote, reserved, tokens
 
 
 def a_run(ledger: Ledger, run_id: str, *, tenant: str = "acme", agent: str = "support") -> Scope:

@@ -19,9 +19,9 @@ from bursar.budget.prepared import driver_of
 from bursar.budget.report import GROUPS, SpendLine
 from bursar.budget.retention import Compacted, compact
 from bursar.budget.schema import entry, reservation, rollup, summary
+from bursar.budget.testing import SUPPORT, Clock, a_call, balances, reserved, tokens
 from bursar.budget.verify import verify
 from tests.support.history import RUNS, make_history
-from tests.support.ledger import SUPPORT, Clock, a_call, balances, reserved, tokens
 from tests.unit.budget.test_verify import a_store, problems
 
 KEY = b"a secret of at least thirty-two bytes"
@@ -113,7 +113,7 @@ def one_run(store_url: str, clock: Clock) -> Iterator[Ledger]:
 
 
 def replay(ledger: Ledger) -> object:
-    from tests.support.ledger import a_quote
+    from bursar.budget.testing import a_quote
 
     return ledger.reserve(a_call("settled"), a_quote())
 

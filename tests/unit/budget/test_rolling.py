@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from bursar.budget import Amounts, Ledger, Refusal, Scope, Store, Wait
 from bursar.budget.errors import UsageError
+from bursar.budget.testing import Clock, a_call, a_quote, audit, reserved, tokens
 from bursar.budget.windows import BUCKETS, from_us, rolling_us
-from tests.support.ledger import Clock, a_call, a_quote, audit, reserved, tokens
 from tests.support.spender import Spender
 
 TENANTS = (f"tenant_{number}" for number in itertools.count())

@@ -19,8 +19,9 @@ from bursar.budget.amounts import Amounts
 from bursar.budget.errors import UsageError
 from bursar.budget.schema import rollup, summary
 from bursar.budget.simulate import WAIT_S_MAX, Outcome, Rule, simulate
+from bursar.budget.testing import NOON, SUPPORT, Clock, a_call, a_quote, reserved, tokens
 from bursar.budget.windows import to_us
-from tests.support.ledger import NOON, SUPPORT, Clock, a_call, a_quote, new_store, reserved, tokens
+from tests.support.ledger import new_store
 
 # --- A trace, and what the ledger itself makes of it ------------------------------------------------------------------
 

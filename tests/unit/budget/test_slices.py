@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bursar.budget import Amounts, Ledger, Limits, Refusal, Replay, Reservation, Scope, ToolQuote, Wait
 from bursar.budget.errors import ReservationError, UsageError
 from bursar.budget.slices import Slice
-from tests.support.ledger import NANO_PER_TOKEN, SUPPORT, Clock, a_call, a_quote, tokens
+from bursar.budget.testing import NANO_PER_TOKEN, SUPPORT, Clock, a_call, a_quote, tokens
 
 CALL = 100 * NANO_PER_TOKEN
 """What `a_quote` may cost at most."""
@@ -186,7 +186,8 @@ def test_whatever_two_slices_do_no_more_is_spent_and_held_than_the_limit(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, str, int]]
 ) -> None:
     from bursar.budget import Ledger
-    from tests.support.ledger import audit, excesses, new_store
+    from bursar.budget.testing import audit, excesses
+    from tests.support.ledger import new_store
 
     store = new_store(tmp_path_factory.mktemp("slices"))
     ledger = Ledger(store, clock=Clock())

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bursar.budget import Amounts, Store
 from bursar.budget.report import GROUPS, Selection
 from bursar.budget.spend import Group, Part
-from tests.support.ledger import NOON
+from bursar.budget.testing import NOON
 from tests.support.spending import MIDNIGHT, Past, a_past
 
 DAY = timedelta(days=1)

@@ -18,9 +18,9 @@ from sqlalchemy import Connection, insert, or_, select, update
 from bursar.budget.amounts import DIMENSIONS
 from bursar.budget.schema import FOREVER_US, account, alert, pot
 from bursar.budget.store import Store
+from bursar.budget.testing import NOON
 from bursar.budget.thresholds import arm, fire, next_alerts, refused
 from bursar.budget.windows import to_us
-from tests.support.ledger import NOON
 
 CROSSINGS = {"quick": 1_000, "nightly": 10_000}[os.environ.get("BURSAR_SCHEDULES", "quick")]
 NOW = to_us(NOON)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bursar.budget import Ledger, Refusal, Reservation
-from tests.support.ledger import NANO_PER_TOKEN, PRICE, a_call, a_quote, reserved, tokens
+from bursar.budget.testing import NANO_PER_TOKEN, PRICE, a_call, a_quote, reserved, tokens
 
 UNPRICED = a_quote(price=None)
 

@@ -19,9 +19,10 @@ from bursar.budget import Ledger, Store
 from bursar.budget.account_check import rebuild
 from bursar.budget.errors import UsageError
 from bursar.budget.schema import account, chain, entry, grant, pot, price, reservation
+from bursar.budget.testing import Clock, a_call, balances, reserved, tokens
 from bursar.budget.verify import Audit, Head, verify
 from tests.support.history import make_history
-from tests.support.ledger import Clock, a_call, balances, new_store, reserved, tokens
+from tests.support.ledger import new_store
 
 SEEDS = (1, 2, 3)
 

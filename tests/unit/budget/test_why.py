@@ -8,7 +8,7 @@ import pytest
 
 from bursar.budget import Amounts, Ledger, Limits, Refusal, Scope
 from bursar.budget.errors import NotFoundError
-from tests.support.ledger import NOON, SUPPORT, Clock, a_call, a_quote, reserved, tokens
+from bursar.budget.testing import NOON, SUPPORT, Clock, a_call, a_quote, reserved, tokens
 
 
 @pytest.fixture

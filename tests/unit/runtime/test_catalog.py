@@ -17,13 +17,14 @@ from bursar.budget.policies import Policy
 from bursar.budget.pricebook import ModelFacts, PriceBook
 from bursar.budget.pricelist import PriceList
 from bursar.budget.prices import Price
+from bursar.budget.testing import Clock
 from bursar.budget.usage import Usage
 from bursar.runtime.config import Config
 from bursar.runtime.models.catalog import Catalog
 from bursar.runtime.models.provider import ModelRequest, NotSent
 from bursar.runtime.models.wire import body_of
 from bursar.runtime.tenants import declare_budgets, require_prices
-from tests.support.ledger import Clock, new_store
+from tests.support.ledger import new_store
 from tests.unit.runtime.config_texts import parse
 
 CONFIG = """\

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bursar.budget import Ledger, Limits, Reservation
+from bursar.budget.testing import SUPPORT, a_call, a_quote, tokens
 from bursar.runtime.cli.exits import Exit
-from tests.support.ledger import SUPPORT, a_call, a_quote, tokens
 from tests.unit.runtime.cli_project import Command, command
 
 CONFIG = """\
@@ -86,6 +86,8 @@ def test_check_finds_what_is_unpriced_stale_or_differs(bursar: Command) -> None:
     assert found.json["stale"].keys() == {"house", "mini"}
     assert found.json["stale"]["house"].startswith("its price is of 2026-01-01, ")
     assert "the book of" in found.json["differing"]["mini"]
+    assert found.json["listed"]["openai/gpt-4.1-mini"].startswith("input 0.4 -> 0.35")
+    assert "the store lists 1 price otherwise than the book: openai/gpt-4.1-mini" in bursar("price", "check").out
 
 
 def test_config_check_knows_listed_prices(bursar: Command, tmp_path: Path) -> None:
