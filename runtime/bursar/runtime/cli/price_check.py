@@ -16,7 +16,7 @@ from bursar.budget.prices import Price
 from bursar.runtime.cli.exits import Exit
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile
 from bursar.runtime.cli.output import console, print_error, print_json
-from bursar.runtime.cli.price_changes import PriceChange, differing
+from bursar.runtime.cli.price_changes import PriceChange, changed, differing
 from bursar.runtime.cli.price_source import prices_of
 from bursar.runtime.cli.words import counted, plain, rates_text
 from bursar.runtime.config import Config, load_config
@@ -24,17 +24,23 @@ from bursar.runtime.models.catalog import Catalog
 
 if TYPE_CHECKING:
     from bursar.budget.pricebook import ModelFacts
+    from bursar.budget.pricelist import PriceList
 
 __all__ = ["check"]
+
+NAMES_SHOWN_MAX = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
-    """What there is to say about the prices of a configuration's models, by the model's name."""
+    """What there is to say about the prices in force, by the name of a configuration's model."""
 
     unpriced: list[str]
     stale: dict[str, str]
     differing: dict[str, str]
+    listed: dict[str, str]
+    """What the store lists otherwise than the book, by `provider/model`, in use here or not."""
+
     book: str
 
 
@@ -51,6 +57,7 @@ def check(
     with prices_of(read) as listed:
         catalog = Catalog(read, prices=listed)
         prices = {name: catalog.price(name) for name in read.models}
+        changes = _listed(listed, book)
     others = {f"the book of {book.taken}": _by_name(read, book), **_of_file(read, file, today)}
     found = _Found(
         unpriced=[name for name, price in prices.items() if price is None],
@@ -60,6 +67,7 @@ def check(
             for name, price in prices.items()
             if price and (texts := [text for who, other in others.items() if (text := _said(price, other[name], who))])
         },
+        listed={change.name: change.text() for change in changes if change.before is not None},
         book=book.taken.isoformat(),
     )
     if as_json:
@@ -68,6 +76,19 @@ def check(
         _tell(found, len(prices))
     _tell_unpriced(read, book, found.unpriced)
     return Exit.ERROR if found.unpriced else Exit.OK
+
+
+def _listed(prices: PriceBook | PriceList, book: PriceBook) -> list[PriceChange]:
+    """The latest row of each model that the store lists, against the book's."""
+    if isinstance(prices, PriceBook):
+        return []
+    latest = {row.name: row.facts for row in prices.ls()}
+    return changed({name: book.lookup(*_parted(name)) for name in latest}, latest)
+
+
+def _parted(name: str) -> tuple[str, str]:
+    provider, _, model = name.partition("/")
+    return provider, model
 
 
 def _by_name(config: Config, prices: PriceBook) -> Mapping[str, Price | None]:
@@ -103,6 +124,11 @@ def _said(own: Price, other: Price | None, who: str) -> str | None:
 def _tell(found: _Found, count: int) -> None:
     for name, text in [*found.differing.items(), *found.stale.items()]:
         console().print(plain(f"{name}: {text}"), soft_wrap=True)
+    if found.listed:
+        names = ", ".join([*found.listed][:NAMES_SHOWN_MAX])
+        more = f" and {len(found.listed) - NAMES_SHOWN_MAX:,} more" if len(found.listed) > NAMES_SHOWN_MAX else ""
+        text = f"the store lists {counted(len(found.listed), 'price')} otherwise than the book: {names}{more}"
+        console().print(plain(text), soft_wrap=True)
     if not found.unpriced:
         console().print(f"every model has a price ({counted(count, 'model')}; book of {found.book})", soft_wrap=True)
 
