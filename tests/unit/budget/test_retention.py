@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, create_engine, delete, func, select, update
+from sqlalchemy import Connection, create_engine, delete, event, func, select, update
 
 from bursar.budget import Amounts, Ledger, Limits, Refusal, Replay, Scope, Store, retention
 from bursar.budget.changes import changes
@@ -21,10 +23,10 @@ from bursar.budget.retention import Compacted, compact
 from bursar.budget.schema import entry, reservation, rollup, summary
 from bursar.budget.testing import SUPPORT, Clock, a_call, balances, reserved, tokens
 from bursar.budget.verify import verify
+from tests.support.compactor import KEY
 from tests.support.history import RUNS, make_history
+from tests.support.processes import Child
 from tests.unit.budget.test_verify import a_store, problems
-
-KEY = b"a secret of at least thirty-two bytes"
 
 
 @pytest.fixture(autouse=True)
@@ -268,3 +270,70 @@ def test_a_full_disk_undoes_one_batch_and_no_more(clock: Clock) -> None:
         driver.execute("PRAGMA max_page_count=100000")
         assert compact(store, before=late.now, clock=late, key=KEY, author="ada").entries > 0
         assert problems(verify(store, key=KEY)) == []
+
+
+def test_wherever_it_breaks_off_nothing_is_lost_and_it_can_be_gone_on_with(clock: Clock) -> None:
+    late = Clock(clock.now + timedelta(days=99))
+    with a_store(3) as store:
+        spent = reported(Ledger(store))
+        for statement in itertools.count(1):
+            with breaking_off_at(store, statement) as broken:
+                compact(store, before=late.now, clock=late, key=KEY, author="ada")
+            assert problems(verify(store, key=KEY)) == []
+            assert reported(Ledger(store)) == spent
+            if not broken:
+                return
+
+
+class BrokenOff(Exception):
+    """What a crash is in this test."""
+
+
+@contextmanager
+def breaking_off_at(store: Store, statement: int) -> Iterator[list[int]]:
+    """Raise in place of the so-manyth statement; yields a list that is not empty where it came to that."""
+    left, broken = itertools.count(statement, -1), []
+
+    def count(connection: Connection, *_: object) -> None:
+        if next(left) == 1:
+            broken.append(statement)
+            raise BrokenOff
+
+    with store.write() as connection:
+        engine = connection.engine
+    event.listen(engine, "before_cursor_execute", count)
+    try:
+        with suppress(BrokenOff):
+            yield broken
+    finally:
+        event.remove(engine, "before_cursor_execute", count)
+
+
+@pytest.mark.parametrize("batches", [1, 3, 6])
+def test_a_process_that_is_killed_leaves_a_ledger_that_is_verified(batches: int, clock: Clock) -> None:
+    with a_store(2) as store:
+        spent = reported(Ledger(store))
+        with Child("-m", "tests.support.compactor", store.url) as child:
+            for _ in range(batches):
+                child.line()
+            child.kill()
+        assert problems(verify(store, key=KEY)) == []
+        assert reported(Ledger(store)) == spent
+        late = Clock(clock.now + timedelta(days=99))
+        assert compact(store, before=late.now, clock=late, key=KEY, author="ada").entries > 0
+        assert problems(verify(store, key=KEY)) == []
+
+
+def test_two_at_once_roll_up_everything_once(ledger: Ledger, clock: Clock) -> None:
+    clock.advance(days=1)
+    old, spent = count(ledger, entry), reported(ledger)
+
+    def work(_: int) -> Compacted:
+        with closing(Store(ledger.store.url)) as store:
+            return compact(store, before=clock.now, clock=clock, key=KEY, author="ada")
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(work, range(2))
+    assert (one + other).entries == old
+    assert problems(verify(ledger.store, key=KEY)) == []
+    assert reported(ledger) == spent
