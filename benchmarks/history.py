@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -106,44 +107,52 @@ def _a_day(ledger: Ledger, clock: Clock, runs: list[str]) -> None:
         (first_id,) = driver.execute("SELECT max(id) + 1 FROM reservation", {}).fetchall()[0]
         rows = _Rows(number, hashed, first_id, to_us(clock.now))
         for one in made:
-            for attempt in range(1, CALLS_PER_RUN):
-                rows.add(one, attempt)
-        _insert(driver, reservation.name, rows.reservations)
-        _insert(driver, entry.name, rows.entries)
+            rows.add(one, CALLS_PER_RUN - 1)
+        _insert(driver, reservation.name, RESERVATION, rows.reservations)
+        _insert(driver, entry.name, ENTRY, rows.entries)
         connection.execute(chain.update().where(chain.c.name == "acme").values(number=rows.number, hash=rows.hash))
         _post(connection, made, CALLS_PER_RUN - 1)
 
 
 class _Rows:
-    """Rows of calls, and the chain as far as they take it."""
+    """Rows of calls, and the chain as far as they take it; of a run, all are alike but for their numbers."""
 
     def __init__(self, number: int, hashed: str, first_id: int, now: int) -> None:
-        self.number, self.hash, self.now = number, hashed, now
-        self.entries: list[dict[str, Any]] = []
-        self.reservations: list[dict[str, Any]] = []
-        self._next_id = first_id
-        self._times = dict.fromkeys(("reserved_us", "dispatched_us", "closed_us", "deadline_us"), now)
+        self.number, self.hash, self._now = number, hashed, now
+        self._ids = itertools.count(first_id)
+        self.entries: list[tuple[Any, ...]] = []
+        self.reservations: list[tuple[Any, ...]] = []
 
-    def add(self, first: Reservation, number: int) -> None:
-        """One more settled call of the same run, and its entries."""
-        key, self._next_id = self._next_id, self._next_id + 1
-        call = first.call
-        amounts = columns_of("held", HELD) | columns_of("posted", POSTED)
-        self.reservations.append(
-            {**_A_CALL, **amounts, **self._times, "id": key, "call": f"{call.id}:{number}", "accounts": first.accounts}
-            | {"run_id": call.scope.run_id}
-        )
-        self._entry("reserve", key, first.accounts, HELD, NOTHING)
-        self._entry("settle", key, first.accounts, NOTHING - HELD, POSTED)
+    def add(self, first: Reservation, calls: int) -> None:
+        """More settled calls of the run that made this one, with their entries."""
+        times = dict.fromkeys(("reserved_us", "dispatched_us", "closed_us", "deadline_us"), self._now)
+        its_own = {"run_id": first.call.scope.run_id, "accounts": first.accounts, **times}
+        rest = tuple((_A_CALL | its_own)[name] for name in RESERVATION[2:])
+        kinds = [
+            self._kind("reserve", first.accounts, HELD, NOTHING),
+            self._kind("settle", first.accounts, NOTHING - HELD, POSTED),
+        ]
+        for number in range(1, calls + 1):
+            key = next(self._ids)
+            self.reservations.append((key, f"{first.call.id}:{number}", *rest))
+            for before, after, values in kinds:
+                self.number, self.hash = self.number + 1, hash_of(self.hash, f"{before}{key}{after}")
+                self.entries.append((self.number, key, self.hash, *values))
 
-    def _entry(self, kind: str, key: int, accounts: str, held: Amounts, posted: Amounts) -> None:
+    def _kind(self, kind: str, accounts: str, held: Amounts, posted: Amounts) -> tuple[str, str, tuple[Any, ...]]:
+        """What the hash of such an entry covers, before and after the reservation's id; and its columns."""
         row = _NOTHING_SAID | columns_of("held", held) | columns_of("posted", posted)
-        row |= {"chain": "acme", "at_us": self.now, "kind": kind, "reservation_id": key, "accounts": accounts}
-        self.number, self.hash = self.number + 1, hash_of(self.hash, body_of(row))
-        self.entries.append({**row, "number": self.number, "hash": self.hash})
+        row |= {"chain": "acme", "at_us": self._now, "kind": kind, "accounts": accounts, "reservation_id": "ID"}
+        before, after = body_of(row).split('"ID"')
+        return before, after, tuple(row[name] for name in ENTRY[3:])
 
 
-_NOTHING_SAID: dict[str, Any] = dict.fromkeys(column.name for column in entry.c if column.name not in ("seq", "hash"))
+RESERVATION = ("id", "call", *(column.name for column in reservation.c if column.name not in ("id", "call")))
+ENTRY = (
+    *("number", "reservation_id", "hash"),
+    *(column.name for column in entry.c if column.name not in ("seq", "number", "reservation_id", "hash")),
+)
+_NOTHING_SAID: dict[str, Any] = dict.fromkeys(column.name for column in entry.c if column.name != "seq")
 _A_CALL: dict[str, Any] = dict.fromkeys(column.name for column in reservation.c) | {
     "attempt": 0,
     "kind": "model",
@@ -160,14 +169,14 @@ _A_CALL: dict[str, Any] = dict.fromkeys(column.name for column in reservation.c)
     "capped": 0,
     "usage": json.dumps(USAGE.to_record()),
     "reply": "x" * 40,
+    **columns_of("held", HELD),
+    **columns_of("posted", POSTED),
 }
 
 
-def _insert(driver: Any, table: str, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        names = ", ".join(f'"{name}"' for name in rows[0])
-        marks = ", ".join("?" for _ in rows[0])
-        driver.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", [tuple(row.values()) for row in rows])
+def _insert(driver: Any, table: str, names: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
+    columns, marks = ", ".join(f'"{name}"' for name in names), ", ".join("?" for _ in names)
+    driver.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
 
 
 def _post(connection: Any, made: list[Reservation], calls: int) -> None:
