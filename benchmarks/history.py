@@ -33,7 +33,7 @@ from bursar.budget.windows import to_us
 __all__ = ["fill", "main"]
 
 CALLS_PER_RUN = 50
-RUNS_PER_DAY = 1_000
+RUNS_PER_DAY = 250
 ROUNDS = 9
 CALLS = 40
 
@@ -278,14 +278,19 @@ def _in_turns(*operations: Callable[[], None]) -> list[float]:
 
 
 def _verify(console: Console, store: Store) -> None:
+    before_mib = _peak_mib()
     wall, cpu = time.perf_counter(), time.process_time()
     audit = verify(store)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     console.print(
         f"verify: {audit.entries:,} entries, {len(audit.findings)} findings, {wall:.0f} s, "
-        f"{cpu / audit.entries * 1e6:.1f} CPU us an entry, {peak_mib:,.0f} MiB at most"
+        f"{cpu / audit.entries * 1e6:.1f} CPU us an entry, at most {_peak_mib():,.0f} MiB (before: {before_mib:,.0f})",
+        soft_wrap=True,
     )
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":
