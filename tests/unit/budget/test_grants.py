@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from bursar.budget import Amounts, Ledger, Refusal, Reservation, Store
+from bursar.budget import Amounts, Ledger, Refusal, Reservation, Scope, Store
 from bursar.budget.errors import NotFoundError, UsageError
 from bursar.budget.limits import Limits
 from bursar.budget.testing import SUPPORT, Clock, a_call, a_quote, audit, excesses, reserved, tokens
@@ -28,9 +28,9 @@ def ledger(store_url: str, clock: Clock) -> Iterator[Ledger]:
         assert not excesses(ledger.store)
 
 
-def give(ledger: Ledger, amount: int, expires_at: datetime | None = None) -> int:
-    ledger.budgets.grant("acme", Amounts(tokens=amount), author="dana", note="the fair", expires_at=expires_at)
-    return ledger.budgets.grants("acme")[0].id
+def give(ledger: Ledger, amount: int, expires_at: datetime | None = None, *, path: str = "acme") -> int:
+    ledger.budgets.grant(path, Amounts(tokens=amount), author="dana", note="the fair", expires_at=expires_at)
+    return ledger.budgets.grants(path)[0].id
 
 
 def limit(ledger: Ledger) -> int | None:
@@ -133,20 +133,22 @@ class Grants(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.clock.advance(days=60 * next(self.examples))  # one store for all of them: each has a month of its own
         self.ledger = Ledger(Store(self.store_url), clock=self.clock)
-        self.ledger.gates.open(SUPPORT, Limits.unlimited())
-        self.ledger.budgets.set("acme", per="month", limit={"tokens": 100}, author="dana")
+        number = next(self.examples)  # one store for all of them: each has a tenant of its own
+        self.scope = Scope(tenant=f"tenant_{number}", agents=("support",), run_id=f"run_{number}")
+        self.ledger.gates.open(self.scope, Limits.unlimited())
+        self.ledger.budgets.set(self.scope.tenant, per="month", limit={"tokens": 100}, author="dana")
         self.open: list[Reservation] = []
         self.calls = 0
 
     @rule(amount=st.integers(1, 200), hours=st.none() | st.integers(1, 9))
     def give(self, amount: int, hours: int | None) -> None:
-        give(self.ledger, amount, None if hours is None else self.clock.now + timedelta(hours=hours))
+        until = None if hours is None else self.clock.now + timedelta(hours=hours)
+        give(self.ledger, amount, until, path=self.scope.tenant)
 
     @rule(data=st.data())
     def revoke(self, data: st.DataObject) -> None:
-        running = [one for one in self.ledger.budgets.grants() if one.ended_at is None]
+        running = [one for one in self.ledger.budgets.grants(self.scope.tenant) if one.ended_at is None]
         if running:
             one = data.draw(st.sampled_from(running))
             taken = self.ledger.budgets.revoke(one.id, author="eve", note="")
@@ -155,7 +157,7 @@ class Grants(RuleBasedStateMachine):
     @rule(wanted=st.integers(1, 150))
     def reserve(self, wanted: int) -> None:
         self.calls += 1
-        made = self.ledger.reserve(a_call(f"{self.clock.now} {self.calls}"), a_quote(wanted, 1, min_output_tokens=1))
+        made = self.ledger.reserve(a_call(f"{self.calls}", scope=self.scope), a_quote(wanted, 1, min_output_tokens=1))
         if isinstance(made, Reservation):
             self.open.append(made)
 
