@@ -19,13 +19,15 @@ __all__ = ["overage", "unpriced"]
 def overage(
     connection: Connection, scope: Scope, model: str | None, *, held: Amounts, posted: Amounts, now: int
 ) -> None:
-    """Tell that a provider billed more than the bound that it was given, and was held for."""
+    """Tell that a provider billed more than the bound that it was given and that was held for it, where it did."""
     over = {name: (getattr(held, name), getattr(posted, name)) for name in DIMENSIONS}
     data = {
         "usd" if name == "nanousd" else name: {"bound": amount_json(name, bound), "billed": amount_json(name, billed)}
         for name, (bound, billed) in over.items()
         if billed > bound
     }
+    if not data:
+        return
     message = f"model {model} billed run {scope.run_id} more than the bound it was given"
     _tell(connection, "call.overage", scope, model, message, {**data, "next": f"bursar budget why {scope.run_id}"}, now)
 

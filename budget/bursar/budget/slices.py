@@ -23,6 +23,7 @@ from sqlalchemy import Connection, RowMapping, insert, select, update
 from bursar.budget.accounts import current
 from bursar.budget.admission import Admitted, Balance, ModelQuote, SliceQuote, ToolQuote, Wait, admit
 from bursar.budget.amounts import DIMENSIONS, Amounts
+from bursar.budget.call_alerts import overage
 from bursar.budget.errors import LedgerError, ReservationError, UsageError
 from bursar.budget.gate import closed
 from bursar.budget.journal import NOTHING, amounts_in, claim, columns_of, move
@@ -284,6 +285,8 @@ class Slice:
         for one in settled:
             if one.made.price is not None:
                 keep_price(connection, one.made.price, self._prices, one.closed_us)
+            call = one.made.call
+            overage(connection, call.scope, call.model, held=one.made.held, posted=one.posted, now=one.closed_us)
         connection.execute(insert(reservation), [_row(one, self._made.id) for one in settled])
         self._charge(connection, sum((one.posted for one in settled), NOTHING), settled[-1].closed_us)
 

@@ -8,8 +8,9 @@ from contextlib import closing
 
 import pytest
 
-from bursar.budget import Amounts, Ledger, Limits, Refusal, Scope, Store
+from bursar.budget import Amounts, Ledger, Limits, Refusal, Reservation, Scope, Store
 from bursar.budget.alerts import AlertLine
+from bursar.budget.slices import Slice
 from bursar.budget.testing import NANO_PER_TOKEN, Clock, a_call, a_quote, reserved, tokens
 
 SCOPE = Scope(tenant="acme", agents=("support",), run_id="run_1", organisation="globex", team="red", user="dana")
@@ -217,3 +218,16 @@ def test_a_call_without_a_price_that_the_policy_allows_is_told_of_once_a_day(led
     (one,) = told(ledger, kind="price.missing")
     assert (one.path, one.run_id, one.data["model"]) == ("acme/support/run_1", "run_1", "small-1")
     assert json.dumps(dict(one.data))
+
+
+def test_calls_that_a_slice_admits_are_told_of_when_they_are_written(ledger: Ledger) -> None:
+    ledger.budgets.set("acme", limit={"nanousd": 10 * CALL}, alerts=[50], author="dana")
+    taken = ledger.slices.open(SCOPE, 0, Amounts(nanousd=6 * CALL), seconds=60)
+    assert isinstance(taken, Slice)
+    for number in range(5):
+        made = taken.reserve(a_call(f"call {number}", scope=SCOPE), a_quote())
+        assert isinstance(made, Reservation)
+        taken.settle(made, usage=tokens(50, 60), outcome="exact", reply="a little too long")
+    assert ledger.alerts.ls() == []
+    taken.flush()
+    assert [one.kind for one in ledger.alerts.ls()] == ["limit.percent", "call.overage"]
