@@ -288,7 +288,7 @@ async def test_what_a_dead_process_held_for_a_call_that_was_sent_stays_charged_a
         run = await caller.run
         [unknown] = [line for line in runtime.ledger.reports.spend("outcome") if line.name == "unknown"]
         assert run.status == "succeeded"
-        assert (unknown.model_calls, unknown.posted.tokens > 4_096) == (1, True)
+        assert (unknown.posted.steps, unknown.posted.tokens > 4_096) == (1, True)
         assert _tenant(runtime).posted == unknown.posted + run.spent
         assert not _tenant(runtime).held
 

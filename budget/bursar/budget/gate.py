@@ -134,7 +134,15 @@ class Gates:
             if row["stopped"] is None:
                 values = {"stopped": json.dumps(refusal.to_record()), "stopped_by": refusal.path}
                 connection.execute(update(pot).where(pot.c.id == row["id"]).values(**values))
-                journal(connection, chain=chain_of(path), kind="stop", at_us=now, path=path, note=refusal.words())
+                journal(
+                    connection,
+                    chain=chain_of(path),
+                    kind="stop",
+                    at_us=now,
+                    path=path,
+                    note=refusal.words(),
+                    detail=refusal.to_record(),
+                )
 
     def stopped(self, path: str) -> Refusal | None:
         """The refusal that stopped a run, or None while it may go on."""

@@ -128,6 +128,11 @@ _ATTEMPTS = Prepared(
 _INSERT = Positional(
     insert(reservation).values({name: bindparam(name) for name in _INSERTED}).returning(reservation.c.id), _INSERTED
 )
+_REPLAYED = Prepared(
+    update(reservation)
+    .where(reservation.c.id == bindparam("of"))
+    .values(replays=reservation.c.replays + literal_column("1"))
+)
 _DISPATCH = Prepared(
     update(reservation)
     .where(
@@ -196,6 +201,7 @@ def next_attempt(connection: Connection, call: Call, now: int) -> Replay | int:
     asked = {"of_run": call.scope.run_id, "of_call": call.id}
     for row in map(_Attempt._make, _ATTEMPTS(connection, asked).fetchall()):
         if row.state == "settled" and row.reply is not None:
+            _REPLAYED(connection, {"of": row.id})
             return Replay(row.id, row.reply)
         if row.state in _OPEN and row.epoch < call.epoch:
             give_up(connection, _row(connection, row.id), now)

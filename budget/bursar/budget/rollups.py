@@ -30,6 +30,7 @@ _BY = (
 )
 _SUMS = (
     *("calls", "retries", "retries_nanousd", "aborted", "aborted_nanousd", "overage", "overage_nanousd"),
+    *("replayed", "replayed_nanousd"),
     *(f"posted_{name}" for name in DIMENSIONS),
 )
 
@@ -82,4 +83,4 @@ def _sums(row: Record, *, is_retry: bool) -> dict[str, int]:
     for name, (counts, nanousd) in parts.items():
         if counts:
             found |= {name: 1, f"{name}_nanousd": nanousd}
-    return found
+    return found | {"replayed": row["replays"], "replayed_nanousd": row["replays"] * posted}

@@ -95,6 +95,12 @@ pot = Table(
     UniqueConstraint("path", "per", name="pot_path_per"),
     Index("pot_holder", "holder"),
     Index("pot_run", "run_id"),
+    Index(  # the last runs of an agent, whose name is in `set_by`
+        "pot_agent",
+        *("tenant", "set_by", "id"),
+        sqlite_where=text("epoch IS NOT NULL"),
+        postgresql_where=text("epoch IS NOT NULL"),
+    ),
     Index("pot_parent", "parent", sqlite_where=text("parent IS NOT NULL"), postgresql_where=text("parent IS NOT NULL")),
 )
 
@@ -157,6 +163,7 @@ reservation = Table(
     Column("usage", Text),
     Column("reply", Text),
     Column("note", Text),  # what went wrong, or why it was released
+    Column("replays", Integer, nullable=False, server_default="0"),  # how often the reply was given again, for free
     Column("reserved_us", BigInteger, nullable=False),
     Column("dispatched_us", BigInteger),
     Column("closed_us", BigInteger),
@@ -256,6 +263,8 @@ rollup = Table(
     Column("aborted_nanousd", BigInteger, nullable=False),
     Column("overage", Integer, nullable=False),
     Column("overage_nanousd", BigInteger, nullable=False),
+    Column("replayed", Integer, nullable=False, server_default="0"),
+    Column("replayed_nanousd", BigInteger, nullable=False, server_default="0"),
     *_amounts("posted"),
     Column("usage", Text),  # the sums of the counts, as JSON
     Index("rollup_day", "tenant", "day_us"),

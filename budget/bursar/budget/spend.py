@@ -77,7 +77,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waste:
-    """Money that bought less than it could have. A call may be in several parts; they are not to be added up."""
+    """Money that bought less than it could have, and what replays saved. The parts overlap; they do not add up."""
 
     retries: Part
     """Attempts at calls of which an earlier attempt had been charged already."""
@@ -91,12 +91,15 @@ class Waste:
     overage: Part
     """Calls that were billed above the bound that they were given; the money is what lies above it."""
 
+    replayed: Part
+    """Replies that were given again for free, after a crash or a resume; the money is what was not paid twice."""
+
     def parts(self) -> Iterator[tuple[str, Part]]:
         """Each part with its name."""
         return ((name, getattr(self, name)) for name in WASTE)
 
 
-WASTE = ("retries", "aborted", "unknown", "overage")
+WASTE = ("retries", "aborted", "unknown", "overage", "replayed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +172,7 @@ def _kept(selection: Selection) -> Select[Any]:
         *_part("aborted", and_(row.kind == "model", row.reply.is_(None), row.outcome != "unknown"), row.posted_nanousd),
         *_part("unknown", row.outcome == "unknown", row.posted_nanousd),
         *_part("overage", row.posted_nanousd > row.held_nanousd, row.posted_nanousd - row.held_nanousd),
+        *(row.replays.label("replayed_calls"), (row.replays * row.posted_nanousd).label("replayed_nanousd")),
     ).where(row.state == "settled", *chosen(reservation.c, row.reserved_us, selection))
 
 
@@ -184,6 +188,7 @@ def _rolled_up(selection: Selection) -> Select[Any]:
         case((is_unknown, row.calls), else_=0).label("unknown_calls"),
         case((is_unknown, row.posted_nanousd), else_=0).label("unknown_nanousd"),
         *(row.overage.label("overage_calls"), row.overage_nanousd),
+        *(row.replayed.label("replayed_calls"), row.replayed_nanousd),
     ).where(row.state == "settled", *chosen(rollup.c, NOON_US, selection))
 
 

@@ -12,7 +12,7 @@ from bursar.budget.accounts import within
 from bursar.budget.bill import DIGITS_MAX
 from bursar.budget.errors import NotFoundError
 from bursar.budget.refusal import Refusal
-from bursar.budget.schema import entry, pot
+from bursar.budget.schema import entry
 from bursar.budget.windows import from_us
 
 __all__ = ["Stop"]
@@ -35,8 +35,8 @@ class Stop:
     words: str
     """The refusal, as it was said then."""
 
-    refusal: Refusal | None
-    """All of it, while the run is still stopped by it."""
+    refusal: Refusal
+    """All of it."""
 
 
 def stops_of(connection: Connection, path: str) -> list[Stop]:
@@ -56,16 +56,14 @@ def stop_at(connection: Connection, id: str) -> Stop:
 
 def _stops(connection: Connection, which: ColumnElement[bool]) -> list[Stop]:
     query = (
-        select(entry.c.chain, entry.c.number, entry.c.at_us, entry.c.path, entry.c.note, pot.c.stopped)
-        .outerjoin(pot, and_(pot.c.path == entry.c.path, pot.c.kind == "run"))
+        select(entry.c.chain, entry.c.number, entry.c.at_us, entry.c.path, entry.c.note, entry.c.detail)
         .where(entry.c.kind == "stop", which)
-        .order_by(entry.c.seq.desc())
+        .order_by(entry.c.at_us.desc(), entry.c.number.desc())
         .limit(STOPS_MAX)
     )
     return [_stop(*row) for row in connection.execute(query)]
 
 
-def _stop(chain: str, number: int, at_us: int, path: str, note: str, stopped: str | None) -> Stop:
-    refusal = Refusal.from_record(json.loads(stopped)) if stopped else None
-    still = refusal if refusal and refusal.words() == note else None
-    return Stop(id=f"{chain}#{number}", at=from_us(at_us), run_path=path, words=note, refusal=still)
+def _stop(chain: str, number: int, at_us: int, path: str, note: str, detail: str) -> Stop:
+    refusal = Refusal.from_record(json.loads(detail))
+    return Stop(id=f"{chain}#{number}", at=from_us(at_us), run_path=path, words=note, refusal=refusal)

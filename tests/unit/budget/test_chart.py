@@ -16,7 +16,7 @@ from bursar.budget.spend import Part, SpendLine, Waste
 from bursar.budget.stack import OTHERS, Stack, stacked
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
-NOTHING = Waste(retries=Part(0, 0), aborted=Part(0, 0), unknown=Part(0, 0), overage=Part(0, 0))
+NOTHING = Waste(retries=Part(0, 0), aborted=Part(0, 0), unknown=Part(0, 0), overage=Part(0, 0), replayed=Part(0, 0))
 FORECAST = Forecast(
     expected=30 * NANO,
     low=20 * NANO,

@@ -178,6 +178,6 @@ def test_every_grouping_adds_up_to_the_same_to_the_nano_usd(history: list[dict[s
         lines = [*past.reports.spend(*by)]
         assert len({line.key for line in lines}) == len(lines)
         totals = [*past.reports.spend()]
-        for part in ("retries", "aborted", "unknown", "overage"):
+        for part in ("retries", "aborted", "unknown", "overage", "replayed"):
             found = sum((getattr(line.waste, part) for line in lines), Part(0, 0))
             assert found == sum((getattr(line.waste, part) for line in totals), Part(0, 0))

@@ -61,11 +61,11 @@ def test_a_refusal_that_stopped_a_run_is_found_at_every_path_above_it(ledger: Le
     assert ledger.reports.stops("acm") == ledger.reports.stops("rival") == []
 
 
-def test_a_refusal_that_no_longer_stops_its_run_keeps_its_words(ledger: Ledger) -> None:
+def test_a_refusal_that_no_longer_stops_its_run_is_kept_in_full(ledger: Ledger) -> None:
     refusal = stopped(ledger, SUPPORT, limit=7)
     ledger.budgets.grant("acme", Amounts(nanousd=100), per="month", author="dana", note="")
     [stop] = ledger.reports.stops("acme")
-    assert (stop.words, stop.refusal) == (refusal.words(), None)
+    assert (stop.words, stop.refusal) == (refusal.words(), refusal)
 
 
 @pytest.mark.parametrize("id", ["acme#1", "acme#999", "rival#1", "acme#", "#1", "acme#1.5", "acme#-1", "acme#²"])

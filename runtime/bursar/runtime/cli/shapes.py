@@ -145,7 +145,7 @@ def stop_json(stop: Stop) -> dict[str, Any]:
         "at": time_json(stop.at),
         "run": stop.run_path,
         "words": stop.words,
-        "refused": refusal_json(stop.refusal) if stop.refusal else None,
+        "refused": refusal_json(stop.refusal),
     }
 
 

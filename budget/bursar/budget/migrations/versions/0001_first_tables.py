@@ -143,6 +143,14 @@ def upgrade() -> None:
     op.create_index("pot_holder", "pot", ["holder"], unique=False)
     op.create_index("pot_run", "pot", ["run_id"], unique=False)
     op.create_index(
+        "pot_agent",
+        "pot",
+        ["tenant", "set_by", "id"],
+        unique=False,
+        sqlite_where=sa.text("epoch IS NOT NULL"),
+        postgresql_where=sa.text("epoch IS NOT NULL"),
+    )
+    op.create_index(
         "pot_parent",
         "pot",
         ["parent"],
@@ -197,6 +205,8 @@ def upgrade() -> None:
         sa.Column("aborted_nanousd", sa.BigInteger(), nullable=False),
         sa.Column("overage", sa.Integer(), nullable=False),
         sa.Column("overage_nanousd", sa.BigInteger(), nullable=False),
+        sa.Column("replayed", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("replayed_nanousd", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("posted_nanousd", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("posted_tokens", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("posted_steps", sa.BigInteger(), server_default="0", nullable=False),
@@ -319,6 +329,7 @@ def upgrade() -> None:
         sa.Column("usage", sa.Text(), nullable=True),
         sa.Column("reply", sa.Text(), nullable=True),
         sa.Column("note", sa.Text(), nullable=True),
+        sa.Column("replays", sa.Integer(), server_default="0", nullable=False),
         sa.Column("reserved_us", sa.BigInteger(), nullable=False),
         sa.Column("dispatched_us", sa.BigInteger(), nullable=True),
         sa.Column("closed_us", sa.BigInteger(), nullable=True),
