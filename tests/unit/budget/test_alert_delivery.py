@@ -34,6 +34,9 @@ from tests.support.receiver import Receiver, answer, garbage, silence
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ANOTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 
+on_sqlite = pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+"""For what has nothing to do with the kind of store."""
+
 
 @pytest.fixture
 def clock() -> Clock:
@@ -73,6 +76,7 @@ def lines_to(ledger: Ledger, url: str) -> list[DeliveryLine]:
 # --- What arrives -----------------------------------------------------------------------------------------------------
 
 
+@on_sqlite
 def test_what_arrives_is_signed_so_that_the_library_of_the_specification_believes_it(
     ledger: Ledger, clock: Clock, receiver: Receiver
 ) -> None:
@@ -97,6 +101,7 @@ def test_what_was_delivered_is_not_sent_again(ledger: Ledger, clock: Clock, rece
     assert line == DeliveryLine(endpoint=receiver.url, state="delivered", attempts=1, next_at=None, note="answered 204")
 
 
+@on_sqlite
 def test_an_endpoint_hears_of_its_tenant_and_of_the_kinds_it_asked_for_alone(
     ledger: Ledger, clock: Clock, receiver: Receiver
 ) -> None:
@@ -133,6 +138,7 @@ def test_an_alert_that_was_committed_after_one_with_a_higher_id_is_told_all_the_
     assert len({got.id for got in receiver.received}) == 2
 
 
+@on_sqlite
 def test_an_endpoint_that_is_new_is_told_of_the_last_three_days(
     ledger: Ledger, clock: Clock, receiver: Receiver
 ) -> None:
@@ -147,6 +153,7 @@ def test_an_endpoint_that_is_new_is_told_of_the_last_three_days(
 # --- Receivers that are down, slow or hostile -------------------------------------------------------------------------
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("reply", "note"),
     [
@@ -171,6 +178,7 @@ def test_what_fails_is_tried_again_later_under_the_same_id(
     assert int(second.headers["webhook-timestamp"]) - int(first.headers["webhook-timestamp"]) == 6
 
 
+@on_sqlite
 def test_a_receiver_that_is_down_is_tried_again(ledger: Ledger, clock: Clock) -> None:
     happened(ledger, clock)
     url = Receiver.nobody()
@@ -179,6 +187,7 @@ def test_a_receiver_that_is_down_is_tried_again(ledger: Ledger, clock: Clock) ->
     assert (line.state, line.attempts, line.note) == ("waiting", 1, "ConnectError")
 
 
+@on_sqlite
 def test_a_receiver_that_never_answers_costs_one_timeout_and_keeps_nobody_else_waiting(
     ledger: Ledger, clock: Clock, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +203,7 @@ def test_a_receiver_that_never_answers_costs_one_timeout_and_keeps_nobody_else_w
     assert len(receiver.received) == 3
 
 
+@on_sqlite
 def test_nothing_of_what_a_receiver_says_is_kept_but_its_status(
     ledger: Ledger, clock: Clock, receiver: Receiver
 ) -> None:
@@ -206,6 +216,7 @@ def test_nothing_of_what_a_receiver_says_is_kept_but_its_status(
     assert "instructions" not in kept
 
 
+@on_sqlite
 def test_the_schedule_is_that_of_the_specification_and_ends(
     ledger: Ledger, clock: Clock, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -231,6 +242,7 @@ def test_a_delay_has_jitter_and_is_never_shorter_than_the_receiver_asked_for() -
     assert delay_us(ATTEMPTS_MAX, rng) is None
 
 
+@on_sqlite
 def test_retry_after_is_respected(ledger: Ledger, clock: Clock, receiver: Receiver) -> None:
     receiver.then = [answer(429, retry_after="600")]
     happened(ledger, clock)
@@ -420,6 +432,7 @@ def test_a_kind_that_does_not_exist_is_refused() -> None:
         to("https://example.com/", kinds=["limit.percents"])
 
 
+@on_sqlite
 async def test_a_coroutine_is_told_to_await_and_nothing_is_sent(
     ledger: Ledger, clock: Clock, receiver: Receiver
 ) -> None:
@@ -429,6 +442,7 @@ async def test_a_coroutine_is_told_to_await_and_nothing_is_sent(
     assert (await ledger.alerts.adeliver([to(receiver.url)])).delivered == 1
 
 
+@on_sqlite
 def test_the_callable_that_asks_the_store_is_the_callers_to_choose(ledger: Ledger, clock: Clock) -> None:
     happened(ledger, clock)
     asked: list[str] = []

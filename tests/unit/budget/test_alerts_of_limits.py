@@ -18,6 +18,9 @@ TOKENS = 100
 CALL = TOKENS * NANO_PER_TOKEN
 """What a call of these tests costs."""
 
+on_sqlite = pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+"""For what has nothing to do with the kind of store."""
+
 
 @pytest.fixture
 def clock() -> Clock:
@@ -51,6 +54,7 @@ def told(ledger: Ledger, *, kind: str = "limit.percent") -> list[AlertLine]:
 # --- Percents ---------------------------------------------------------------------------------------------------------
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("path", "tenant"),
     [
@@ -99,6 +103,7 @@ def test_a_new_month_tells_again_and_a_lower_limit_at_once(
     assert [one.data["window"] for one in told(ledger)] == ["2026-11", "2026-12"]
 
 
+@on_sqlite
 def test_percents_that_are_set_later_tell_what_is_reached_already(ledger: Ledger, call: Callable[[], None]) -> None:
     ledger.budgets.set("acme", limit={"steps": 4}, author="dana")
     for _ in range(3):
@@ -117,6 +122,7 @@ def test_a_hard_limit_tells_100_when_it_first_refuses_a_call(ledger: Ledger, cal
     assert one.data["next"] == "bursar budget grant acme --usd 50"
 
 
+@on_sqlite
 def test_a_soft_limit_goes_on_and_tells(ledger: Ledger, call: Callable[[], None]) -> None:
     ledger.budgets.set("acme", limit={"nanousd": 2 * CALL}, mode="soft", alerts=[100, 150], author="dana")
     for _ in range(3):
@@ -157,6 +163,7 @@ def test_a_steady_pace_that_uses_the_month_up_is_told_once_with_the_day(
     assert [one.data[name] for name in ("earliest", "runs_out_on", "latest")] == ["2026-11-25"] * 3
 
 
+@on_sqlite
 def test_a_pace_that_the_window_gets_by_with_is_not_told(
     ledger: Ledger, clock: Clock, call: Callable[[], None]
 ) -> None:
@@ -169,6 +176,7 @@ def test_a_pace_that_the_window_gets_by_with_is_not_told(
     assert told(ledger, kind="limit.forecast") == []
 
 
+@on_sqlite
 def test_a_burst_early_in_the_window_is_no_pace(ledger: Ledger, clock: Clock, call: Callable[[], None]) -> None:
     ledger.budgets.set("acme", per="week", limit={"nanousd": 100 * CALL}, alerts=[100], author="dana")
     clock.advance(days=3)
@@ -180,6 +188,7 @@ def test_a_burst_early_in_the_window_is_no_pace(ledger: Ledger, clock: Clock, ca
     assert told(ledger, kind="limit.forecast") == []
 
 
+@on_sqlite
 def test_a_budget_that_nobody_wants_alerts_of_is_not_forecast(
     ledger: Ledger, clock: Clock, call: Callable[[], None]
 ) -> None:
@@ -195,6 +204,7 @@ def test_a_budget_that_nobody_wants_alerts_of_is_not_forecast(
 # --- Calls ------------------------------------------------------------------------------------------------------------
 
 
+@on_sqlite
 def test_a_provider_that_bills_more_than_its_bound_is_told_of_once_a_day(ledger: Ledger, clock: Clock) -> None:
     for number in range(3):
         made = reserved(ledger, a_call(f"call {number}", scope=SCOPE))

@@ -27,6 +27,9 @@ NOW = to_us(NOON)
 HOUR_US = 3_600_000_000
 NO_LIMIT: dict[str, int | None] = dict.fromkeys(DIMENSIONS)
 
+on_sqlite = pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+"""For what has nothing to do with the kind of store."""
+
 
 @pytest.fixture
 def store(store_url: str) -> Iterator[Store]:
@@ -75,6 +78,7 @@ def told(connection: Connection, path: str = "acme") -> list[tuple[str, int]]:
 # --- Once for each percent, dimension and window ----------------------------------------------------------------------
 
 
+@on_sqlite
 def test_each_percent_is_told_once_when_what_is_posted_reaches_it(store: Store) -> None:
     with store.write() as connection:
         window = a_window(connection, a_pot(connection, [50, 80, 100]), {"nanousd": 1000})
@@ -90,6 +94,7 @@ def test_each_percent_is_told_once_when_what_is_posted_reaches_it(store: Store) 
             assert told(connection) == [("usd", percent) for percent in so_far]
 
 
+@on_sqlite
 def test_one_call_that_passes_several_percents_tells_each_of_them(store: Store) -> None:
     with store.write() as connection:
         window = a_window(connection, a_pot(connection, [50, 80, 100]), {"nanousd": 1000})
@@ -97,6 +102,7 @@ def test_one_call_that_passes_several_percents_tells_each_of_them(store: Store) 
         assert told(connection) == [("usd", 50), ("usd", 80), ("usd", 100)]
 
 
+@on_sqlite
 def test_a_budget_without_alerts_or_without_a_limit_tells_nothing(store: Store) -> None:
     with store.write() as connection:
         for percents, limit in [(None, {"nanousd": 10}), ([80], {})]:
@@ -104,6 +110,7 @@ def test_a_budget_without_alerts_or_without_a_limit_tells_nothing(store: Store) 
         assert told(connection) == []
 
 
+@on_sqlite
 def test_every_dimension_has_alerts_of_its_own(store: Store) -> None:
     with store.write() as connection:
         window = a_window(connection, a_pot(connection, [80]), {"nanousd": 1000, "steps": 10})
@@ -112,6 +119,7 @@ def test_every_dimension_has_alerts_of_its_own(store: Store) -> None:
         assert told(connection) == [("steps", 80), ("usd", 80)]
 
 
+@on_sqlite
 def test_a_new_window_tells_again(store: Store) -> None:
     with store.write() as connection:
         of = a_pot(connection, [80])
@@ -120,6 +128,7 @@ def test_a_new_window_tells_again(store: Store) -> None:
         assert told(connection) == [("usd", 80), ("usd", 80)]
 
 
+@on_sqlite
 def test_a_raised_limit_does_not_tell_the_same_percent_again(store: Store) -> None:
     with store.write() as connection:
         window = a_window(connection, a_pot(connection, [50, 80]), {"nanousd": 1000})
@@ -131,6 +140,7 @@ def test_a_raised_limit_does_not_tell_the_same_percent_again(store: Store) -> No
         assert told(connection) == [("usd", 50), ("usd", 80)]
 
 
+@on_sqlite
 def test_a_limit_that_is_set_below_what_is_used_tells_at_once(store: Store) -> None:
     with store.write() as connection:
         window = a_window(connection, a_pot(connection, [50, 100]), {"nanousd": 1000})
@@ -139,6 +149,7 @@ def test_a_limit_that_is_set_below_what_is_used_tells_at_once(store: Store) -> N
         assert told(connection) == [("usd", 50), ("usd", 100)]
 
 
+@on_sqlite
 def test_a_limit_of_nothing_tells_with_the_first_that_is_spent(store: Store) -> None:
     with store.write() as connection:
         window = a_window(connection, a_pot(connection, [100]), {"nanousd": 0})
@@ -147,6 +158,7 @@ def test_a_limit_of_nothing_tells_with_the_first_that_is_spent(store: Store) -> 
         assert told(connection) == [("usd", 100)]
 
 
+@on_sqlite
 def test_a_hard_limit_that_refuses_calls_counts_as_reached(store: Store) -> None:
     with store.write() as connection:
         window = a_window(connection, a_pot(connection, [50, 100]), {"nanousd": 1000})
@@ -160,6 +172,7 @@ def test_a_hard_limit_that_refuses_calls_counts_as_reached(store: Store) -> None
 # --- What it says -----------------------------------------------------------------------------------------------------
 
 
+@on_sqlite
 def test_an_alert_says_whose_limit_it_is_how_far_it_is_used_up_and_what_to_do(store: Store) -> None:
     with store.write() as connection:
         of = a_pot(connection, [80], mode="soft")
@@ -310,6 +323,7 @@ def test_a_rolling_window_that_stays_above_a_percent_tells_it_again_only_after_i
     assert [(one - NOW) // BUCKET_US for one in at] == [24, 84, 144]
 
 
+@on_sqlite
 def test_a_settle_in_a_rolling_window_seldom_has_to_look_at_it(store: Store) -> None:
     with store.write() as connection:
         of = a_pot(connection, [100], per="rolling-1h")
