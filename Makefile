@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check lint types contracts format bench bench-peers prices schema lock clean
+.PHONY: help demo test check lint types contracts format bench bench-ledger bench-peers focus prices schema lock clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: .venv/ready ## Two tenants, four runs, no key and no network
 	@$(BIN)/bursar demo
@@ -31,6 +31,12 @@ format: .venv/ready ## Format the code
 
 bench: .venv/ready ## Figures in ratios, side by side in one run
 	$(BIN)/python -m benchmarks
+
+bench-ledger: .venv/ready ## The ledger by store, clients and tenants, plain and out of slices
+	$(BIN)/python -m benchmarks.ledger
+
+focus: .venv/ready ## Show a FOCUS export to the public validator
+	$(BIN)/python -m tests.focus
 
 bench-peers: .venv/ready .venv-peers/ready ## Limits and their cost beside LiteLLM's proxy, about ten minutes
 	$(BIN)/python -m benchmarks.peers
@@ -60,4 +66,4 @@ lock: .venv/ready ## Resolve the dependencies anew, with hashes and without addr
 	@touch $@
 
 clean: ## Remove everything that was made
-	rm -rf .venv .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-peers .focus .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

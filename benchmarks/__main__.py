@@ -15,7 +15,7 @@ _console = Console()
 def main() -> None:
     """Measure and print."""
     _turns(asyncio.run(turn.measure()))
-    _ledger({scopes: ledger.measure(scopes) for scopes in (2, 4)})
+    _ledger()
     _startup(startup.measure())
 
 
@@ -30,17 +30,20 @@ def _turns(found: turn.Figures) -> None:
     )
 
 
-def _ledger(found: dict[int, dict[str, float]]) -> None:
-    table = Table("reserve, dispatch, settle", "CPU ms", "wall ms", "wall ms p99", "statements", title="Ledger")
-    for scopes, figures in found.items():
-        table.add_row(
-            f"{scopes} scopes",
-            f"{figures['cpu_ms']:.2f}",
-            f"{figures['wall_ms_median']:.2f}",
-            f"{figures['wall_ms_p99']:.2f}",
-            f"{figures['statements']:.0f}",
-        )
+def _ledger() -> None:
+    table = Table("one client, four scopes", "CPU ms", "wall ms", "wall ms p99", "statements", title="Ledger")
+    with ledger.stores() as urls:
+        for store, url in urls.items():
+            for dispatch in (False, True):
+                found = ledger.measure(url, ledger.Load(dispatch=dispatch))
+                counted = ledger.statements(dispatch=dispatch) if store == "SQLite" else None
+                table.add_row(
+                    f"{store}: reserve, {'dispatch, ' if dispatch else ''}settle",
+                    *(f"{figure:.2f}" for figure in (found.cpu_ms, found.wall_ms_p50, found.wall_ms_p99)),
+                    str(counted or "-"),
+                )
     _console.print(table)
+    _console.print("more clients and tenants, and slices: make bench-ledger\n")
 
 
 def _startup(found: dict[str, float]) -> None:
