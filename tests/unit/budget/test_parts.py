@@ -12,7 +12,7 @@ import pytest
 from bursar.budget import Ledger, Store
 from bursar.budget.budgets import BudgetLine
 from bursar.budget.errors import UsageError
-from tests.support.ledger import Clock, audit
+from bursar.budget.testing import Clock, audit
 
 
 @pytest.fixture

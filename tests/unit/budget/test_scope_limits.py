@@ -13,7 +13,7 @@ import pytest
 from bursar.budget import Amounts, Ledger, Limits, Refusal, Reservation, Scope, Store, Wait
 from bursar.budget.errors import UsageError
 from bursar.budget.scope import Kind, budget_kind
-from tests.support.ledger import Clock, a_call, a_quote, audit, excesses, reserved, tokens
+from bursar.budget.testing import Clock, a_call, a_quote, audit, excesses, reserved, tokens
 from tests.support.spender import Spender
 
 RUN = Scope(tenant="acme", agents=("support",), run_id="run_1", organisation="globex", team="red", user="dana")

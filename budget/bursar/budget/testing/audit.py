@@ -41,7 +41,8 @@ def audit(store: Store) -> None:
     """Hold is the sum of open reservations, posted of settled ones, and the journal makes every balance anew."""
     with store.read() as connection:
         made = {row["id"]: row for row in connection.execute(select(reservation)).mappings()}
-        written = connection.execute(select(entry).order_by(entry.c.chain, entry.c.number)).mappings().all()
+        in_order = (entry.c.chain.not_like("org:%"), entry.c.chain, entry.c.number)  # a limit before what it bounds
+        written = connection.execute(select(entry).order_by(*in_order)).mappings().all()
         kept = {row["id"]: row for row in connection.execute(select(account)).mappings()}
     assert _balances_of(made.values()) == {key: _balance(row) for key, row in kept.items() if any(_balance(row))}
     assert _replayed(written, made) == _balances_of(made.values())
