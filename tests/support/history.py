@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from bursar.budget import Amounts, Ledger, Limits, Refusal, Reservation, Scope, ToolQuote
+from bursar.budget.pricebook import ModelFacts
 from bursar.budget.testing import FREE, PRICE, Clock, a_call, a_quote, tokens
 
 __all__ = ["RUNS", "make_history"]
@@ -38,6 +39,9 @@ def _set_budgets(ledger: Ledger) -> None:
     budgets.set("acme", organisation="globex", limit={"nanousd": 10**8}, author="ada", alerts=[50, 90])
     budgets.set("acme", per="day", zone="Europe/Paris", rollover_percent=50, limit={"tokens": 5_000}, author="ada")
     budgets.set("acme/team:red", per="rolling-24h", limit={"steps": 400}, author="ada", note="red's share")
+    ledger.policies.set("acme", unpriced="ceiling_price", ceiling=PRICE, author="ada")
+    facts = ModelFacts(price=PRICE, context_window=8_000, max_output_tokens=None)
+    ledger.prices.add({"openai/small-1": facts}, author="ada", note="the contract")
     budgets.set("zeta", per="week", mode="soft", limit={"nanousd": None, "steps": 3}, author="bob")
 
 

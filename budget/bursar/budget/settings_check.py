@@ -1,4 +1,4 @@
-"""Checks what was set by somebody - budgets, grants and the prices of calls - against the entries that say so."""
+"""Checks what was set by somebody - budgets, grants, policies and prices - against the entries that say so."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, RowMapping, Table, select
 
 from bursar.budget.amounts import DIMENSIONS
 from bursar.budget.budgets import POLICY
 from bursar.budget.journal import hash_of
 from bursar.budget.links import Finding
 from bursar.budget.prepared import Record
-from bursar.budget.schema import grant, pot, price
+from bursar.budget.schema import grant, listed_price, policy, pot, price
 from bursar.budget.tally import account_ids
 
 __all__ = ["Settings"]
@@ -26,12 +26,10 @@ Row = dict[str, Any]
 
 
 class Settings:
-    """What the journal says of budgets, grants and prices, as far as it was read."""
+    """What the journal says of budgets, grants, policies and prices, as far as it was read."""
 
     def __init__(self) -> None:
-        self._pots: dict[str, Row] = {}
-        self._grants: dict[str, Row] = {}
-        self._prices: dict[str, Row] = {}
+        self._said: dict[Table, dict[str, Row]] = {table: {} for table in _KEYS}
 
     def add(self, entries: Iterable[Record]) -> None:
         """Take in the next entries; those that set nothing are passed over."""
@@ -46,16 +44,22 @@ class Settings:
 
     def check(self, connection: Connection) -> Iterator[Finding]:
         """Compare every row with what was said of it."""
-        pots = select(pot).where(pot.c.kind != "run")
-        yield from _compared("budget", self._pots, _by(connection, pots, lambda row: f"{row['path']} {row['per']}"))
-        yield from _compared("grant", self._grants, _by(connection, select(grant), lambda row: str(row["id"])))
-        yield from _compared("price", self._prices, _by(connection, select(price), lambda row: str(row["id"])))
+        for table, said in self._said.items():
+            query = select(table).where(pot.c.kind != "run") if table is pot else select(table)
+            rows = connection.execution_options(yield_per=1_000).execute(query).mappings()
+            what = _NAMES.get(table, table.name)
+            for row in rows:
+                key = " ".join(str(row[name]) for name in _KEYS[table])
+                for problem in _differences(said.pop(key, None), row):
+                    yield Finding(what=f"{what} {key}", problem=problem)
+            for key in said:
+                yield Finding(what=f"{what} {key}", problem="is missing; the journal says that it was set")
 
     def _limit(self, row: Record, detail: Mapping[str, Any]) -> None:
-        policy = {name: detail[name] for name in POLICY}
+        set_with = {name: detail[name] for name in POLICY}
         limits = {name: row[name] for name in _LIMIT}
-        self._pots[f"{row['path']} {policy['per']}"] = {
-            **policy,
+        self._said[pot][f"{row['path']} {set_with['per']}"] = {
+            **set_with,
             **limits,
             "path": row["path"],
             "set_by": row["author"],
@@ -64,7 +68,7 @@ class Settings:
 
     def _grant(self, row: Record, detail: Mapping[str, Any]) -> None:
         (account_id,) = account_ids(row["accounts"])
-        self._grants[str(detail["grant"])] = {
+        self._said[grant][str(detail["grant"])] = {
             "account_id": account_id,
             **{amount: row[limit] or 0 for amount, limit in zip(_AMOUNT, _LIMIT, strict=True)},
             "key": detail["key"],
@@ -78,10 +82,19 @@ class Settings:
 
     def _take_back(self, row: Record, detail: Mapping[str, Any]) -> None:
         taken = {name: row[limit] or 0 for name, limit in zip(_TAKEN, _LIMIT, strict=True)}
-        self._grants[str(detail["grant"])] |= {"ended_us": row["at_us"], **taken}
+        self._said[grant][str(detail["grant"])] |= {"ended_us": row["at_us"], **taken}
+
+    def _policy(self, row: Record, detail: Mapping[str, Any]) -> None:
+        by = {"set_by": row["author"], "set_us": row["at_us"]}
+        self._said[policy][row["path"]] = {"unpriced": detail["unpriced"], "ceiling": detail["ceiling"], **by}
 
     def _price(self, row: Record, detail: Mapping[str, Any]) -> None:
-        self._prices[str(detail["price"])] = {"sha256": detail["sha256"]}
+        if "sha256" in detail:  # of a price that calls are charged at, when it is first used
+            self._said[price][str(detail["price"])] = {"record": detail["sha256"]}
+            return
+        by = {"author": row["author"], "note": row["note"], "set_us": row["at_us"]}
+        name = row["path"].removeprefix("price:")
+        self._said[listed_price][f"{name} {detail['effective']}"] = {"record": detail, **by}
 
 
 _READERS = {
@@ -89,26 +102,41 @@ _READERS = {
     "grant": Settings._grant,
     "carry": Settings._grant,
     "take_back": Settings._take_back,
+    "policy": Settings._policy,
     "price": Settings._price,
 }
+_KEYS: dict[Table, tuple[str, ...]] = {
+    pot: ("path", "per"),
+    grant: ("id",),
+    policy: ("path",),
+    price: ("id",),
+    listed_price: ("name", "effective"),
+}
+_NAMES = {pot: "budget", grant: "grant", listed_price: "listed price"}
 
 
-def _by(connection: Connection, query: Any, key: Any) -> Iterator[tuple[str, Row]]:
-    for row in connection.execution_options(yield_per=1_000).execute(query).mappings():
-        found = dict(row)
-        if "record" in found:
-            found["sha256"] = hash_of("", found["record"])
-        yield key(row), found
+def _differences(due: Row | None, row: RowMapping) -> Iterator[str]:
+    if due is None:
+        yield "the journal does not say that it was set"
+        return
+    for name, value in due.items():
+        if not _agrees(row[name], value):
+            yield f"{name} is {row[name]}; its entry says {value}"
 
 
-def _compared(what: str, said: dict[str, Row], rows: Iterable[tuple[str, Row]]) -> Iterator[Finding]:
-    for key, row in rows:
-        due = said.pop(key, None)
-        if due is None:
-            yield Finding(what=f"{what} {key}", problem="the journal does not say that it was set")
-            continue
-        for name, value in due.items():
-            if row[name] != value:
-                yield Finding(what=f"{what} {key}", problem=f"{name} is {row[name]}; its entry says {value}")
-    for key in said:
-        yield Finding(what=f"{what} {key}", problem="is missing; the journal says that it was set")
+def _agrees(kept: Any, said: Any) -> bool:
+    """Whether a column says what its entry does: the same, the text of the same JSON, or what has its digest."""
+    if kept == said:
+        return True
+    if isinstance(said, Mapping) and isinstance(kept, str):
+        record = _record(kept)
+        return said in (record, record.get("price"))
+    return isinstance(kept, str) and said == hash_of("", kept)
+
+
+def _record(text: str) -> dict[str, Any]:
+    try:
+        record = json.loads(text)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}

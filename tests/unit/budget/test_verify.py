@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Column, ColumnElement, Connection, Table, create_engine, delete, insert, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Table, and_, create_engine, delete, insert, select, update
 from sqlalchemy.sql.expression import Executable
 
 from bursar.budget import Ledger, Store
 from bursar.budget.account_check import rebuild
 from bursar.budget.errors import UsageError
-from bursar.budget.schema import account, chain, entry, grant, pot, price, reservation
+from bursar.budget.schema import account, chain, entry, grant, listed_price, policy, pot, price, reservation
 from bursar.budget.testing import Clock, a_call, balances, reserved, tokens
 from bursar.budget.verify import Audit, Head, verify
 from tests.support.history import make_history
@@ -83,6 +83,8 @@ EDITED: dict[Table, Sequence[str]] = {
     ],
     grant: [column.name for column in grant.c if column.name != "id"],
     price: ["record"],
+    listed_price: ["name", "effective", "record", "author", "note", "set_us"],
+    policy: ["path", "unpriced", "ceiling", "set_by", "set_us"],
     chain: ["number", "hash"],
 }
 
@@ -107,8 +109,7 @@ def rows_of(connection: Connection, table: Table) -> list[dict[str, Any]]:
 
 
 def is_row(table: Table, row: Mapping[str, Any]) -> ColumnElement[bool]:
-    key: Column[Any] = next(iter(table.primary_key))
-    return key.is_not_distinct_from(row[key.name])
+    return and_(*(key.is_not_distinct_from(row[key.name]) for key in table.primary_key))
 
 
 def other(value: Any, column: Column[Any], data: st.DataObject) -> Any:
@@ -136,16 +137,24 @@ def test_whatever_is_deleted_is_found(table: Table, seed: int, data: st.DataObje
         connection.execute(delete(table).where(is_row(table, row)))
 
 
-@pytest.mark.parametrize("table", [entry, reservation, grant, price, account], ids=str)
+FORGED: dict[Table, dict[str, Any]] = {
+    entry: {"seq": None, "number": 10**6},
+    reservation: {"id": None, "call": "forged"},
+    account: {"id": None, "window": "forged"},
+    grant: {"id": None, "key": "forged"},
+    price: {"id": "forged"},
+    listed_price: {"effective": "2099-01-01"},
+    policy: {"path": "forged"},
+}
+
+
+@pytest.mark.parametrize("table", FORGED, ids=str)
 @settings(max_examples=8)
 @given(seed=st.sampled_from(SEEDS), data=st.data())
 def test_whatever_is_made_up_is_found(table: Table, seed: int, data: st.DataObject) -> None:
-    fresh = {"number": 10**6, "call": "forged", "key": "forged", "id": "forged", "window": "forged"}
     with tampering(seed) as connection:
         row = data.draw(st.sampled_from(rows_of(connection, table)))
-        number = next(iter(table.primary_key)).name
-        forged = {name: fresh.get(name, value) for name, value in row.items() if name != number or table is price}
-        connection.execute(insert(table).values(forged))
+        connection.execute(insert(table).values(row | FORGED[table]))
 
 
 @settings(max_examples=30)
