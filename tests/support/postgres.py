@@ -30,6 +30,7 @@ class Postgres:
         """Start it, unless another process already has, which shares it then; the last to close it deletes it."""
         self._server = _server(folder)
         self._numbers = itertools.count()
+        self._empty: list[str] = []
         self.execute("ALTER SYSTEM SET fsync TO off")  # no test outlives a power loss
         self.execute("SELECT pg_reload_conf()")
 
@@ -68,8 +69,7 @@ class Postgres:
     @contextmanager
     def database(self, *, template: str = "template0") -> Iterator[str]:
         """The name of a new database, which is dropped at the end."""
-        name = f"test_{os.getpid()}_{next(self._numbers)}"
-        self.execute("CREATE DATABASE {} TEMPLATE {} ENCODING 'UTF8'", name, template)
+        name = self._new(template)
         try:
             yield name
         finally:
@@ -77,10 +77,25 @@ class Postgres:
 
     @contextmanager
     def migrated(self) -> Iterator[str]:
-        """The URL of a new database that has the ledger's tables and nothing in them."""
-        self._make_template()
-        with self.database(template=_TEMPLATE) as name:
-            yield self.url(name)
+        """The URL of a database that has the ledger's tables and nothing in them.
+
+        It is emptied afterwards, and used again: that takes a tenth of the time of making one.
+        """
+        from bursar.budget.schema import metadata
+
+        if not self._empty:
+            self._make_template()
+            self._empty.append(self._new(_TEMPLATE))
+        name = self._empty.pop()
+        yield self.url(name)
+        self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        self.execute(f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY", database=name)
+        self._empty.append(name)
+
+    def _new(self, template: str) -> str:
+        name = f"test_{os.getpid()}_{next(self._numbers)}"
+        self.execute("CREATE DATABASE {} TEMPLATE {} ENCODING 'UTF8'", name, template)
+        return name
 
     def _make_template(self) -> None:
         from bursar.budget.migrate import migrate
