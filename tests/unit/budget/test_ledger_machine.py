@@ -35,6 +35,7 @@ from bursar.budget import (
 from bursar.budget.errors import ReservationError
 from bursar.budget.reservations import Outcome
 from bursar.budget.testing import FREE, PRICE, Clock, a_call, a_quote, audit, excesses, tokens
+from bursar.budget.verify import verify
 from bursar.budget.windows import to_us
 from tests.support.ledger import new_store
 
@@ -114,6 +115,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.explained = False
 
     def teardown(self) -> None:
+        assert not verify(self.store).findings
         self.store.close()
         self.folder.cleanup()
 
