@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, create_engine, delete, event, func, select, update
 
-from bursar.budget import Amounts, Ledger, Limits, Refusal, Replay, Scope, Store, retention
+from bursar.budget import Amounts, Ledger, Limits, Refusal, Replay, Reservation, Scope, Store, retention
 from bursar.budget.changes import changes
 from bursar.budget.errors import LedgerError, LedgerUnavailable, UsageError
 from bursar.budget.prepared import driver_of
 from bursar.budget.report import GROUPS, SpendLine
 from bursar.budget.retention import Compacted, compact
 from bursar.budget.schema import entry, reservation, rollup, summary
-from bursar.budget.testing import SUPPORT, Clock, a_call, balances, reserved, tokens
+from bursar.budget.slices import Slice
+from bursar.budget.testing import SUPPORT, Clock, a_call, a_quote, balances, reserved, tokens
 from bursar.budget.verify import verify
 from tests.support.compactor import KEY
 from tests.support.history import RUNS, make_history
@@ -115,8 +116,6 @@ def one_run(store_url: str, clock: Clock) -> Iterator[Ledger]:
 
 
 def replay(ledger: Ledger) -> object:
-    from bursar.budget.testing import a_quote
-
     return ledger.reserve(a_call("settled"), a_quote())
 
 
@@ -183,6 +182,29 @@ def test_of_retries_it_stays_known_that_they_were(one_run: Ledger, clock: Clock)
     roll_up(one_run, clock)
     assert count(one_run, reservation) == 0
     assert reported(one_run) == before
+
+
+@pytest.mark.parametrize("end", ["closed", "given up", "given up, then written"])
+def test_a_slice_and_its_calls_are_verified_and_rolled_up_together(one_run: Ledger, clock: Clock, end: str) -> None:
+    hold = one_run.gates.hold(SUPPORT.run_path, "worker", 60)
+    part = one_run.slices.open(SUPPORT, hold.epoch, Amounts(nanousd=10**6, tokens=1_000, steps=10), seconds=60, batch=2)
+    assert isinstance(part, Slice)
+    for number in range(3):
+        made = part.reserve(a_call(f"part {number}", epoch=hold.epoch), a_quote())
+        assert isinstance(made, Reservation)
+        part.settle(made, usage=tokens(3, number), outcome="exact", reply="hello")
+    if end != "closed":
+        clock.advance(days=1)
+        assert one_run.reap() == 1
+    if end != "given up":
+        part.close()
+    assert problems(verify(one_run.store)) == []
+    spent = reported(one_run)
+    clock.advance(days=2)
+    gone = roll_up(one_run, clock).reservations
+    assert gone == (5 if end != "given up" else 0), "a slice, its calls, and the one before"
+    assert reported(one_run) == spent
+    assert problems(verify(one_run.store, key=KEY)) == []
 
 
 # --- Tampering, crashes and others ------------------------------------------------------------------------------------
