@@ -101,3 +101,5 @@ def test_a_webhook_without_its_secret_is_refused_before_anything_runs(
     said = bursar("run", "agents.py:own", "Hello.", "--tenant", "acme")
     assert said.code == Exit.ERROR
     assert "tenants.acme.webhooks[0].secret_env" in said.err
+    (line,) = [one for one in bursar("doctor", "--json").json if one["subject"] == "webhook"]
+    assert (line["state"], line["next_step"]) == ("fail", "export HOOK_SECRET=...")

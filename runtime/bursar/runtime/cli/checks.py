@@ -61,6 +61,7 @@ def checks(file: Path, env: Mapping[str, str] = os.environ, servers: Mapping[int
         yield Check(state="ok", subject="config", text=f"{file}: {counted(len(config.models), 'model')}; tiers {tiers}")
         yield _database(config, env)
         yield from _keys(config, env)
+        yield from _webhooks(config, env)
         yield from _models(config)
     yield from _servers(servers, config)
 
@@ -100,6 +101,18 @@ def _keys(config: Config, env: Mapping[str, str]) -> Iterator[Check]:
     for variable in sorted(name for name, value in env.items() if name.endswith("_API_KEY") and value):
         if variable not in users:
             yield Check(state="note", subject="key", text=f"{variable} is set, and no model uses it")
+
+
+def _webhooks(config: Config, env: Mapping[str, str]) -> Iterator[Check]:
+    """Whether every webhook has the secret without which no runtime opens; none is asked."""
+    try:
+        endpoints = config.endpoints(env)
+    except BursarError as error:
+        yield Check(state="fail", subject="webhook", text=error.message, next_step=error.next_step)
+        return
+    if endpoints:
+        text = f"{counted(len(endpoints), 'webhook')} with a secret; try them with bursar alerts test"
+        yield Check(state="ok", subject="webhook", text=text)
 
 
 def _models(config: Config) -> Iterator[Check]:
