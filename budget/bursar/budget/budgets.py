@@ -157,20 +157,7 @@ class Budgets:
             wanted = {**(row or new), **changed, "source": source, "set_by": author, "set_us": now}
             if source == "command":  # a configuration is checked as a whole, before anything of it is set
                 check_parts(connection, wanted)
-            account_id = create_pot(connection, wanted, now) if row is None else _change(connection, wanted, now)
-            arm(connection, account_id, now)
-            journal(
-                connection,
-                chain=chain_of(path),
-                kind="limit",
-                at_us=now,
-                accounts=json.dumps([account_id]),
-                path=path,
-                limit={name: wanted.get(f"limit_{name}") for name in DIMENSIONS},
-                author=author,
-                note=note or _described(per, policy),
-                detail={name: wanted.get(name) for name in POLICY},
-            )
+            _put(connection, wanted, new=row is None, note=note or _described(per, policy))
             return self._line(connection, path, per, now)
 
     def grant(
@@ -284,11 +271,29 @@ def _parent(connection: Connection, path: str, organisation: str | None) -> str 
 
 def _join(connection: Connection, path: str, parent: str | None, author: str, now: int) -> None:
     """Bring a tenant's budgets of all periods into its organisation, whoever set them."""
-    elsewhere = pot.c.parent.is_distinct_from(parent)
-    joined = connection.execute(update(pot).where(pot.c.path == path, elsewhere).values(parent=parent))
-    if joined.rowcount:
-        note = f"organisation {parent[4:]}" if parent else "no organisation"
-        journal(connection, chain=chain_of(path), kind="policy", at_us=now, path=path, author=author, note=note)
+    elsewhere = select(pot).where(pot.c.path == path, pot.c.parent.is_distinct_from(parent)).order_by(pot.c.id)
+    for row in connection.execute(elsewhere).mappings().all():
+        wanted = {**row, "parent": parent, "set_by": author, "set_us": now}
+        _put(connection, wanted, new=False, note=f"organisation {parent[4:]}" if parent else "no organisation")
+
+
+def _put(connection: Connection, wanted: Mapping[str, Any], *, new: bool, note: str) -> None:
+    """Write a pot as it is wanted, with its present window, and journal it."""
+    now = wanted["set_us"]
+    account_id = create_pot(connection, wanted, now) if new else _change(connection, wanted, now)
+    arm(connection, account_id, now)
+    journal(
+        connection,
+        chain=chain_of(wanted["path"]),
+        kind="limit",
+        at_us=now,
+        accounts=json.dumps([account_id]),
+        path=wanted["path"],
+        limit={name: wanted.get(f"limit_{name}") for name in DIMENSIONS},
+        author=wanted["set_by"],
+        note=note,
+        detail={name: wanted.get(name) for name in POLICY},
+    )
 
 
 def _holds(row: RowMapping, changed: Mapping[str, Any]) -> bool:

@@ -45,7 +45,7 @@ class Settings:
     def check(self, connection: Connection) -> Iterator[Finding]:
         """Compare every row with what was said of it."""
         for table, said in self._said.items():
-            query = select(table).where(pot.c.kind != "run") if table is pot else select(table)
+            query = select(table).where(pot.c.source != "run") if table is pot else select(table)
             rows = connection.execution_options(yield_per=1_000).execute(query).mappings()
             what = _NAMES.get(table, table.name)
             for row in rows:

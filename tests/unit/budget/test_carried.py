@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from bursar.budget import Ledger, Scope, Store
 from bursar.budget.errors import UsageError
 from bursar.budget.testing import Clock, a_call, a_quote, audit, reserved, tokens
+from bursar.budget.verify import verify
 from bursar.budget.windows import from_us, to_us, window_at
 from tests.support.spender import Spender
 
@@ -27,6 +28,7 @@ def ledger(store_url: str, clock: Clock) -> Iterator[Ledger]:
     with closing(Ledger(Store(store_url), clock=clock)) as ledger:
         yield ledger
         audit(ledger.store)
+        assert not verify(ledger.store).findings
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from bursar.budget import Ledger, Store
 from bursar.budget.budgets import BudgetLine
 from bursar.budget.errors import UsageError
 from bursar.budget.testing import Clock, audit
+from bursar.budget.verify import verify
 
 
 @pytest.fixture
@@ -20,6 +21,7 @@ def ledger(store_url: str, clock: Clock) -> Iterator[Ledger]:
     with closing(Ledger(Store(store_url), clock=clock)) as ledger:
         yield ledger
         audit(ledger.store)
+        assert not verify(ledger.store).findings
 
 
 def give(ledger: Ledger, path: str, steps: int, **how: Any) -> BudgetLine:

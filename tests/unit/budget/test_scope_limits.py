@@ -14,6 +14,7 @@ from bursar.budget import Amounts, Ledger, Limits, Refusal, Reservation, Scope, 
 from bursar.budget.errors import UsageError
 from bursar.budget.scope import Kind, budget_kind
 from bursar.budget.testing import Clock, a_call, a_quote, audit, excesses, reserved, tokens
+from bursar.budget.verify import verify
 from tests.support.spender import Spender
 
 RUN = Scope(tenant="acme", agents=("support",), run_id="run_1", organisation="globex", team="red", user="dana")
@@ -36,6 +37,7 @@ def ledger(store_url: str, clock: Clock) -> Iterator[Ledger]:
         ledger.gates.open(RUN, Limits.unlimited())
         yield ledger
         audit(ledger.store)
+        assert not verify(ledger.store).findings
         assert not excesses(ledger.store)
 
 
