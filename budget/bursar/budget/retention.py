@@ -64,9 +64,9 @@ def compact(
 ) -> Compacted:
     """Roll up what is older than `before`, in small transactions: it may be ended at any time, and gone on with.
 
-    `key` is the secret that signs. `keep` are the ids of runs that may still be resumed. Any number of processes may
-    do this at once. Raises UsageError for a missing or short key and a time that is not past, LedgerError where a chain
-    is broken: what was tampered with is not rolled up.
+    Verify first: calls are summed up as their rows are. `key` is the secret that signs. `keep` are the ids of runs that
+    may still be resumed. Any number of processes may do this at once. Raises UsageError for a missing or short key and
+    a time that is not past, LedgerError where a chain is broken: what was tampered with is not rolled up.
     """
     secret, cutoff = check_key(key), to_us(before)
     if before > clock():
