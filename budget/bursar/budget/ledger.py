@@ -137,7 +137,7 @@ class Ledger:
 
         `unknown` posts all that was held. `counted_input_tokens` is our own count of the request, from which the
         model's margin is learned. A call that was given up in the meantime is still booked. Settling twice with the
-        same amounts changes nothing; with other amounts it raises ReservationError.
+        same amounts changes nothing; with other amounts it raises ReservationError, as for what was never reserved.
         """
         now = self._now()
         with self.store.write() as connection:
@@ -151,6 +151,7 @@ class Ledger:
         """Give back all that was held: the call was surely not billed, as `note` says.
 
         So is what was charged for a call that was given up in the meantime; any other that was settled stays as it is.
+        Raises ReservationError for what was never reserved.
         """
         with self.store.write() as connection:
             claim(connection, made.call.scope.chains)

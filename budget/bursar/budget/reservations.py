@@ -288,6 +288,8 @@ def release(connection: Connection, made: Reservation, *, note: str, now: int) -
     elif _RELEASE_LATE(connection, values).rowcount:
         _move(connection, made, "correct", now, posted=NOTHING - made.held, note=note)
 
+    else:
+        _row(connection, made.id)  # over already, if it ever was
 
 def silent(connection: Connection, now: int, run_id: str | None) -> Sequence[RowMapping]:
     """Open reservations whose holder fell silent, or that earlier holders of one run left open."""
@@ -367,7 +369,10 @@ def _move(
 
 
 def _row(connection: Connection, reservation_id: int) -> RowMapping:
-    return connection.execute(select(reservation).where(reservation.c.id == reservation_id)).mappings().one()
+    row = connection.execute(select(reservation).where(reservation.c.id == reservation_id)).mappings().first()
+    if row is None:
+        raise ReservationError(f"there is no reservation {reservation_id}; reserve before the call")
+    return row
 
 
 def posting(made: Reservation, usage: Usage | None, outcome: Outcome) -> Amounts:

@@ -134,10 +134,11 @@ class CallRules:
         exact, unknown = settled(ledger, a_call()), reserved(ledger, a_call("call_2"))
         ledger.settle(unknown, usage=None, outcome="unknown")
         before, rows = ledger.reports.bill("run_1"), journaled(ledger)
-        ledger.settle(exact, usage=tokens(40, 10), outcome="exact", reply="hello")
+        ledger.settle(exact, usage=tokens(40, 10), outcome="exact", reply="another reply")
         ledger.settle(unknown, usage=None, outcome="unknown")
         assert ledger.reports.bill("run_1") == before
         assert journaled(ledger) == rows
+        assert ledger.reserve(a_call(), a_quote()) == Replay(exact.id, "hello")
 
     def test_settling_twice_with_other_amounts_is_refused(self, ledger: Ledger) -> None:
         made = settled(ledger, a_call())
@@ -207,3 +208,15 @@ class CallRules:
         assert journaled(ledger)[-1] == "overage"
         refusal = refused(ledger, a_call("call_2"))
         assert (refusal.path, refusal.posted, refusal.remaining) == ("acme", 250, 0)
+
+    def test_what_was_unknown_is_booked_exactly_once_it_is_known_and_is_certain_from_then_on(
+        self, ledger: Ledger
+    ) -> None:
+        made = reserved(ledger, a_call())
+        ledger.dispatch(made)
+        ledger.settle(made, usage=None, outcome="unknown")
+        ledger.settle(made, usage=tokens(40, 10), outcome="exact", reply="hello")
+        assert posted(ledger) == Amounts(50 * NANO_PER_TOKEN, 50, 1)
+        assert journaled(ledger)[-2:] == ["settle", "correct"]
+        with pytest.raises(ReservationError, match="cannot be settled again"):
+            ledger.settle(made, usage=None, outcome="unknown")
