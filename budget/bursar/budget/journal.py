@@ -6,12 +6,12 @@ so nothing in a chain can be changed, taken out or put elsewhere unseen (see `bu
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
+import orjson
 from sqlalchemy import BindParameter, Connection, Text, bindparam, func, insert, literal_column, or_, select, update
 
 from bursar.budget.amounts import DIMENSIONS, Amounts
@@ -40,7 +40,6 @@ _BODY = (
 )
 _COLUMNS = [column.name for column in entry.c if column.name != "seq"]
 _ENTRY = Positional(insert(entry).values({name: bindparam(name) for name in _COLUMNS}), _COLUMNS)
-_as_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def claim(connection: Connection, chains: Iterable[str]) -> None:
@@ -132,6 +131,10 @@ def body_of(row: Record) -> str:
     return _as_json([row[name] for name in _BODY])
 
 
+def _as_json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
 def hash_of(before: str, body: str) -> str:
     """The hash of an entry, as the store computes it (`bursar_sha256`)."""
     return sha256((before + body).encode()).hexdigest()
@@ -177,7 +180,7 @@ def _begin_chain(connection: Connection, name: str) -> None:
 
 @lru_cache(maxsize=4096)
 def _ids(accounts: str) -> tuple[int, ...]:
-    return tuple(json.loads(accounts))
+    return tuple(orjson.loads(accounts))
 
 
 @lru_cache

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import orjson
 from sqlalchemy import (
     Connection,
     RowMapping,
@@ -222,7 +223,7 @@ def insert_reservation(
     """Write the row and hold its amounts in every account."""
     row_price = quote.price if isinstance(quote, ModelQuote) else None
     scope = call.scope
-    of_accounts = json.dumps(accounts)
+    of_accounts = orjson.dumps(accounts).decode()
     held = verdict.amounts
     values = (
         *(call.id, attempt, _KINDS[type(quote)], "reserved"),
@@ -263,7 +264,7 @@ def settle(
 ) -> Amounts:
     """Post what the call came to, give back the rest; returns what was posted."""
     posted = posting(made, usage, outcome)
-    said = json.dumps(usage.to_record()) if usage else None
+    said = orjson.dumps(usage.to_record()).decode() if usage else None
     values = (outcome, posted.nanousd, posted.tokens, posted.steps, posted.tool_calls, said, reply, note, now, made.id)
     over = _exceeds(posted, made.held)
     if _SETTLE(connection, values).rowcount:
@@ -287,9 +288,9 @@ def release(connection: Connection, made: Reservation, *, note: str, now: int) -
         _move(connection, made, "release", now, held=NOTHING - made.held, note=note)
     elif _RELEASE_LATE(connection, values).rowcount:
         _move(connection, made, "correct", now, posted=NOTHING - made.held, note=note)
-
     else:
         _row(connection, made.id)  # over already, if it ever was
+
 
 def silent(connection: Connection, now: int, run_id: str | None) -> Sequence[RowMapping]:
     """Open reservations whose holder fell silent, or that earlier holders of one run left open."""
