@@ -13,17 +13,15 @@ from bursar.budget.links import PAGE, Finding
 from bursar.budget.schema import account, pot
 from bursar.budget.scope import chain_of
 from bursar.budget.store import Store
-from bursar.budget.tally import MOVED, Tallies, Tally
+from bursar.budget.tally import LIMIT, MOVED, Tallies, Tally
 
 __all__ = ["Wrong", "check_accounts", "rebuild"]
-
-_LIMIT = tuple(column.name for column in account.c if column.name.startswith("limit_"))
 
 Wrong = dict[int, tuple[str, Mapping[str, int | None], Mapping[str, int | None]]]
 """The path of each account that is not as the journal says, with the columns as they are and as they should be."""
 
 _ACCOUNTS = select(
-    account, *(pot.c[name] for name in ("path", "per", "kind")), *(pot.c[name].label(f"pot_{name}") for name in _LIMIT)
+    account, *(pot.c[name] for name in ("path", "per", "kind")), *(pot.c[name].label(f"pot_{name}") for name in LIMIT)
 ).join(pot)
 
 
@@ -53,9 +51,8 @@ def rebuild(store: Store, wrong: Wrong, *, author: str, now: int) -> int:
     for key, (path, was, due) in wrong.items():
         with store.write(durable=True) as connection:
             claim(connection, [chain_of(path)])
-            off = {name: account.c[name] + (due[name] or 0) - (was[name] or 0) for name in due if name in MOVED}
-            limits = {name: due[name] for name in due if name not in MOVED}
-            connection.execute(update(account).where(account.c.id == key).values(**off, **limits))
+            values = {name: _corrected(name, was[name], of) for name, of in due.items()}
+            connection.execute(update(account).where(account.c.id == key).values(values))
             journal(
                 connection,
                 chain=chain_of(path),
@@ -69,11 +66,16 @@ def rebuild(store: Store, wrong: Wrong, *, author: str, now: int) -> int:
     return len(wrong)
 
 
+def _corrected(name: str, was: Any, due: int | None) -> Any:
+    """A limit as it should be; an amount moved by how far it was off, where it was a number at all."""
+    return account.c[name] + due - was if name in MOVED and type(was) is int else due
+
+
 def _problems(row: RowMapping, tally: Tally | None, wrong: Wrong) -> Iterator[str]:
     if tally is None or tally.base is None:
         yield "the journal does not say that it was opened"
         return
-    due: dict[str, Any] = {**dict(zip(MOVED, tally.moved, strict=True)), **dict(zip(_LIMIT, tally.limit, strict=True))}
+    due: dict[str, Any] = {**dict(zip(MOVED, tally.moved, strict=True)), **dict(zip(LIMIT, tally.limit, strict=True))}
     off = {name: amount for name, amount in due.items() if row[name] != amount}
     if off:
         wrong[row["id"]] = (row["path"], {name: row[name] for name in off}, off)
@@ -81,6 +83,6 @@ def _problems(row: RowMapping, tally: Tally | None, wrong: Wrong) -> Iterator[st
         yield f"{name} is {row[name]}; its entries come to {amount}"
     if tally.path != row["path"]:
         yield f"it is of {row['path']}; its entries are of {tally.path}"
-    of_pot = tuple(row[f"pot_{name}"] for name in _LIMIT)
+    of_pot = tuple(row[f"pot_{name}"] for name in LIMIT)
     if row["kind"] == "run" and of_pot != tally.base:
         yield f"the limits of its run are {of_pot}; it was opened with {tally.base}"

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, RowMapping, func, select
 from bursar.budget.errors import UsageError
 from bursar.budget.journal import body_of, hash_of
 from bursar.budget.schema import chain, entry
-from bursar.budget.tally import MOVED
+from bursar.budget.tally import LIMIT, MOVED
 
 __all__ = ["Finding", "Head", "Links", "pages"]
 
@@ -88,7 +88,10 @@ class Links:
         name, number = row["chain"], row["number"]
         last, hashed = self._ends.get(name, (0, ""))
         what = f"entry {number}"
-        if number > last + 1:
+        if type(number) is not int:
+            yield Finding(chain=name, what=what, problem=f"stands after entry {last}, without a number")
+            number = last + 1
+        elif number > last + 1:
             yield Finding(chain=name, what=what, problem=f"{_entries(last + 1, number - 1)} missing before it")
         elif number <= last:
             yield Finding(chain=name, what=what, problem=f"stands after entry {last}: it was moved, or made up")
@@ -102,7 +105,7 @@ class Links:
         kept = {row.name: (row.number, row.hash) for row in connection.execute(select(chain)) if row.number}
         for name in sorted(kept.keys() | self._ends.keys()):
             (number, hashed), (last, found) = kept.get(name, (0, "")), self._ends.get(name, (0, ""))
-            if number > last:
+            if type(number) is int and number > last:
                 yield Finding(chain=name, what="end", problem=f"{_entries(last + 1, number)} missing")
             elif (number, hashed) != (last, found):
                 yield Finding(chain=name, what="end", problem=f"should be entry {last}, and is said to be {number}")
@@ -127,7 +130,7 @@ def entry_count(connection: Connection) -> int:
 
 def is_whole(row: Mapping[str, object] | RowMapping) -> bool:
     """Whether an entry's amounts are numbers, so that they can be added up; SQLite keeps anything in any column."""
-    return all(type(row[name]) is int for name in MOVED)
+    return all(type(row[name]) is int for name in MOVED) and all(type(row[name]) in (int, type(None)) for name in LIMIT)
 
 
 def _span(row: RowMapping) -> str:

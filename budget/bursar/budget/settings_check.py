@@ -14,11 +14,10 @@ from bursar.budget.journal import hash_of
 from bursar.budget.links import Finding
 from bursar.budget.prepared import Record
 from bursar.budget.schema import grant, listed_price, policy, pot, price
-from bursar.budget.tally import account_ids
+from bursar.budget.tally import LIMIT, account_ids
 
 __all__ = ["Settings"]
 
-_LIMIT = tuple(f"limit_{name}" for name in DIMENSIONS)
 _AMOUNT = tuple(f"amount_{name}" for name in DIMENSIONS)
 _TAKEN = tuple(f"taken_{name}" for name in DIMENSIONS)
 
@@ -57,7 +56,7 @@ class Settings:
 
     def _limit(self, row: Record, detail: Mapping[str, Any]) -> None:
         set_with = {name: detail[name] for name in POLICY}
-        limits = {name: row[name] for name in _LIMIT}
+        limits = {name: row[name] for name in LIMIT}
         self._said[pot][f"{row['path']} {set_with['per']}"] = {
             **set_with,
             **limits,
@@ -70,7 +69,7 @@ class Settings:
         (account_id,) = account_ids(row["accounts"])
         self._said[grant][str(detail["grant"])] = {
             "account_id": account_id,
-            **{amount: row[limit] or 0 for amount, limit in zip(_AMOUNT, _LIMIT, strict=True)},
+            **{amount: row[limit] or 0 for amount, limit in zip(_AMOUNT, LIMIT, strict=True)},
             "key": detail["key"],
             "author": row["author"],
             "note": row["note"],
@@ -81,7 +80,7 @@ class Settings:
         }
 
     def _take_back(self, row: Record, detail: Mapping[str, Any]) -> None:
-        taken = {name: row[limit] or 0 for name, limit in zip(_TAKEN, _LIMIT, strict=True)}
+        taken = {name: row[limit] or 0 for name, limit in zip(_TAKEN, LIMIT, strict=True)}
         self._said[grant][str(detail["grant"])] |= {"ended_us": row["at_us"], **taken}
 
     def _policy(self, row: Record, detail: Mapping[str, Any]) -> None:

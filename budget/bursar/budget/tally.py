@@ -12,15 +12,17 @@ from typing import Any, NamedTuple, Self
 from bursar.budget.amounts import DIMENSIONS
 from bursar.budget.prepared import Record
 
-__all__ = ["MOVED", "Tallies", "Tally", "account_ids", "tallied"]
+__all__ = ["LIMIT", "MOVED", "Tallies", "Tally", "account_ids", "tallied"]
 
 MOVED = tuple(f"{side}_{name}" for side in ("held", "posted") for name in DIMENSIONS)
 """The columns of an entry that change a balance, and of an account that hold it."""
 
+LIMIT = tuple(f"limit_{name}" for name in DIMENSIONS)
+"""The columns of an entry that set or grant a limit, and of an account that hold it."""
+
 ACCOUNTS_MAX = 20_000
 """How many accounts are kept in memory; more are kept in a file."""
 
-_LIMIT = tuple(f"limit_{name}" for name in DIMENSIONS)
 _SETS = ("open", "limit", "window")
 _GRANTS = {"grant": 1, "carry": 1, "take_back": -1}
 
@@ -133,7 +135,7 @@ _NOTHING = Tally()
 
 def _change(row: Record) -> Tally | None:
     """What an entry that belongs to no call did to its account."""
-    amounts = tuple(row[name] for name in _LIMIT)
+    amounts = tuple(row[name] for name in LIMIT)
     if row["kind"] in _SETS:
         return Tally(path=row["path"], base=amounts)
     if (sign := _GRANTS.get(row["kind"])) is not None:

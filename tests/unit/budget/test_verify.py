@@ -12,7 +12,19 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Column, ColumnElement, Connection, Table, and_, create_engine, delete, insert, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    create_engine,
+    delete,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.sql.expression import Executable
 
 from bursar.budget import Ledger, Store
@@ -25,6 +37,7 @@ from tests.support.history import make_history
 from tests.support.ledger import new_store
 
 SEEDS = (1, 2, 3)
+OF_ACME = entry.c.chain == "acme"
 
 
 @lru_cache
@@ -128,6 +141,28 @@ def test_whatever_is_edited_is_found(table: Table, name: str, seed: int, data: s
         connection.execute(update(table).where(is_row(table, row)).values({name: value}))
 
 
+NUMBERS = [(table, name) for table, name in TAMPERED if table.c[name].type.python_type is int]
+
+
+@pytest.mark.parametrize(("table", "name"), NUMBERS, ids=str)
+def test_a_word_in_place_of_a_number_is_found(table: Table, name: str) -> None:
+    with tampering(2) as connection:
+        row = rows_of(connection, table)[-1]
+        connection.execute(
+            text(f"UPDATE {table.name} SET {name} = 'many' WHERE rowid = :row"), {"row": rowid(table, row)}
+        )
+
+
+def rowid(table: Table, row: Mapping[str, Any]) -> int:
+    return int(row["seq"] if table is entry else row["id"]) if table not in (chain, listed_price, policy) else 1
+
+
+def test_an_entry_that_is_moved_is_found() -> None:
+    with tampering(1) as connection:
+        second = and_(OF_ACME, entry.c.number == 2)
+        connection.execute(update(entry).where(second).values(seq=10**6))
+
+
 @pytest.mark.parametrize("table", EDITED, ids=str)
 @settings(max_examples=8)
 @given(seed=st.sampled_from(SEEDS), data=st.data())
@@ -183,9 +218,6 @@ def found(seed: int, statement: Executable) -> list[str]:
             connection.execute(statement)
         engine.dispose()
         return problems(verify(store))
-
-
-OF_ACME = entry.c.chain == "acme"
 
 
 def test_a_finding_names_the_chain_the_number_and_what_is_wrong() -> None:
