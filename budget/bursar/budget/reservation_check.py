@@ -97,6 +97,8 @@ class Reservations:
             sums = (*sums[:_SIDE], *stands[_SIDE:])
         if not is_part and sums != stands:
             yield f"it is {row['state']} with {_text(stands)}; its entries come to {_text(sums)}"
+        if row["state"] not in _states(row, sums):
+            yield f"it is {row['state']!r}; it should be {' or '.join(_states(row, sums))}"
         if row["state"] != "settled" and any(posted := [row[name] for name in MOVED[_SIDE:]]):
             yield f"it is {row['state']}, and was charged {_text(posted)}"
         if said is not None:
@@ -125,6 +127,17 @@ class Reservations:
             due = (nanousd, usage.total_tokens, *held[2:])
         if posted != due:
             yield f"it was charged {_text(posted)}; its usage and its price come to {_text(due)}"
+
+
+def _states(row: Record, sums: Sums) -> tuple[str, ...]:
+    """The states that follow from what was moved; a slice may have spent all that it held, or nothing."""
+    if row["slice_id"] is not None:
+        return ("settled",)
+    if row["kind"] == "slice":
+        return (*_OPEN, "settled", "released")
+    if any(sums[:_SIDE]):
+        return _OPEN
+    return ("settled",) if any(sums[_SIDE:]) else ("released",)
 
 
 def _standing(row: Record) -> Sums:
