@@ -103,6 +103,16 @@ def test_nothing_that_is_younger_than_the_cutoff_is_rolled_up(ledger: Ledger, cl
     assert oldest is not None
 
 
+def test_a_head_that_was_kept_is_still_found_where_a_summary_ends(ledger: Ledger, clock: Clock) -> None:
+    heads = verify(ledger.store).heads
+    clock.advance(days=1)
+    roll_up(ledger, clock)
+    assert problems(verify(ledger.store, key=KEY, heads=heads)) == []
+    within = heads[0]._replace(number=heads[0].number - 1)
+    (problem,) = problems(verify(ledger.store, key=KEY, heads=[within]))
+    assert f"entry {within.number} was rolled up: keep the head {heads[0]}" in problem
+
+
 # --- What is kept -----------------------------------------------------------------------------------------------------
 
 
