@@ -13,7 +13,7 @@ from bursar.budget.journal import body_of, hash_of
 from bursar.budget.schema import chain, entry
 from bursar.budget.tally import LIMIT, MOVED
 
-__all__ = ["Finding", "Head", "Links", "pages"]
+__all__ = ["Finding", "Head", "Links", "entry_count", "is_whole", "pages"]
 
 PAGE = 2_000
 """How many rows are read at once."""
