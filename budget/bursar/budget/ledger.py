@@ -167,8 +167,10 @@ class Ledger:
             if not silent(connection, now, run_id):
                 return 0
         with self.store.write() as connection:
-            claim(connection, {name for row in silent(connection, now, run_id) for name in chains_of(row)})
-            rows = silent(connection, now, run_id)  # as they are under the lock
+            claimed = {name for row in silent(connection, now, run_id) for name in chains_of(row)}
+            claim(connection, claimed)
+            silent_now = silent(connection, now, run_id)  # as they are under the lock
+            rows = [row for row in silent_now if claimed.issuperset(chains_of(row))]
             for row in rows:
                 give_up(connection, row, now)
         return len(rows)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select, update
 
+from bursar.budget.outbox import insert_once
 from bursar.budget.schema import token_margin
 from bursar.budget.store import Store
 
@@ -101,13 +102,13 @@ class Margins:
 
     def _save(self, connection: Connection, model: str) -> None:
         margin, before = self._known[model], self._stored[model]
+        insert_once(connection, token_margin, {"model": model, **asdict(_Margin())})  # unless another process just did
         stored = self._load(model, connection)
         if stored != before:  # another process learned too
             margin = margin.or_higher(stored)
         self._known[model] = self._stored[model] = margin
         values = {name: getattr(margin, name) for name in _COLUMNS}
-        if not connection.execute(update(token_margin).where(token_margin.c.model == model).values(values)).rowcount:
-            connection.execute(insert(token_margin).values(model=model, **values))
+        connection.execute(update(token_margin).where(token_margin.c.model == model).values(values))
 
 
 _COLUMNS = ("samples", "ratio_ppm", "constant_tokens")

@@ -205,7 +205,7 @@ def next_attempt(connection: Connection, call: Call, now: int) -> Replay | int:
             _REPLAYED(connection, {"of": row.id})
             return Replay(row.id, row.reply)
         if row.state in _OPEN and row.epoch < call.epoch:
-            give_up(connection, _row(connection, row.id), now)
+            give_up(connection, {"id": row.id}, now)
         attempt = row.attempt + 1
     return attempt
 
@@ -306,6 +306,9 @@ def chains_of(row: Record) -> tuple[str, ...]:
 
 def give_up(connection: Connection, row: Record, now: int) -> None:
     """Close what nobody will close: never sent is released, sent is charged in full as unknown."""
+    row = _row(connection, row["id"], lock=True)  # `dispatch` waits for no chain: it may have been sent just now
+    if row["state"] not in _OPEN:
+        return
     held = amounts_in("held", row)
     note = "its holder fell silent"
     sent = row["state"] == "dispatched"
@@ -369,8 +372,9 @@ def _move(
         fire(connection, due, now, run_id=made.call.scope.run_id)
 
 
-def _row(connection: Connection, reservation_id: int) -> RowMapping:
-    row = connection.execute(select(reservation).where(reservation.c.id == reservation_id)).mappings().first()
+def _row(connection: Connection, reservation_id: int, *, lock: bool = False) -> RowMapping:
+    query = select(reservation).where(reservation.c.id == reservation_id)
+    row = connection.execute(query.with_for_update() if lock else query).mappings().first()
     if row is None:
         raise ReservationError(f"there is no reservation {reservation_id}; reserve before the call")
     return row
