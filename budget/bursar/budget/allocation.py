@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, select
@@ -20,36 +20,39 @@ def parent_of(path: str) -> str | None:
     return path.rpartition("/")[0] or None
 
 
-def check_parts(connection: Connection, wanted: Mapping[str, Any]) -> None:
-    """Raise UsageError where a pot's new limits and those beside it sum up to more than the pot above has.
+def check_parts(connection: Connection, wanted: Mapping[str, Any], before: RowMapping | None) -> None:
+    """Raise UsageError where a pot would get more, and then more than the free part of the pot above.
 
-    The same the other way round: where what was given to the pots below it is more than its new limits. Only hard
-    limits of the same period are compared; agents, teams and users each share out the whole.
+    Only hard limits of the same period are compared; agents, teams and users each share out the whole. A limit may
+    always be lowered, that of the whole below its parts, too: it bounds them all the same, and it must work as a brake.
+    `before` is the pot as it was, None for a new one.
     """
-    if wanted["mode"] != "hard":
+    if wanted["mode"] != "hard" or wanted["parent"] is None:
         return
-    if wanted["parent"] is not None:
-        above = _pot(connection, wanted["parent"], wanted["per"])
-        if above is not None and above["mode"] == "hard" and not above["oversubscribed"]:
-            beside = [row for row in _below(connection, above) if row["kind"] == wanted["kind"]]
-            _check(above, [*(row for row in beside if row["path"] != wanted["path"]), wanted], wanted)
-    if not wanted["oversubscribed"]:
-        below = _below(connection, wanted)
-        for kind in {row["kind"] for row in below}:
-            _check(wanted, [row for row in below if row["kind"] == kind], wanted)
+    above = _pot(connection, wanted["parent"], wanted["per"])
+    if above is not None and above["mode"] == "hard" and not above["oversubscribed"]:
+        beside = [row for row in _below(connection, above) if row["kind"] == wanted["kind"]]
+        parts = [*(row for row in beside if row["path"] != wanted["path"]), wanted]
+        _check(above, parts, [name for name in DIMENSIONS if _is_more(name, wanted, before)])
+
+
+def _is_more(name: str, wanted: Mapping[str, Any], before: RowMapping | None) -> bool:
+    new = wanted.get(f"limit_{name}") or 0
+    given = before is not None and before["mode"] == "hard" and before["parent"] == wanted["parent"]
+    return bool(new > (before[f"limit_{name}"] or 0 if before is not None and given else 0))
 
 
 def _pot(connection: Connection, path: str, per: str) -> RowMapping | None:
     return connection.execute(select(pot).where(pot.c.path == path, pot.c.per == per)).mappings().first()
 
 
-def _below(connection: Connection, above: Mapping[str, Any] | RowMapping) -> Sequence[RowMapping]:
+def _below(connection: Connection, above: RowMapping) -> Sequence[RowMapping]:
     given = select(pot).where(pot.c.parent == above["path"], pot.c.per == above["per"], pot.c.mode == "hard")
     return connection.execute(given.order_by(pot.c.id)).mappings().all()
 
 
-def _check(above: Mapping[str, Any] | RowMapping, parts: Sequence[Any], wanted: Mapping[str, Any]) -> None:
-    for name in DIMENSIONS:
+def _check(above: RowMapping, parts: Sequence[Any], dimensions: Iterable[str]) -> None:
+    for name in dimensions:
         whole = above.get(f"limit_{name}")
         given = {row["path"]: row.get(f"limit_{name}") or 0 for row in parts}
         if whole is None or sum(given.values()) <= whole:

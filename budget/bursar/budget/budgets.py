@@ -156,7 +156,7 @@ class Budgets:
                 return self._line(connection, path, per, now)
             wanted = {**(row or new), **changed, "source": source, "set_by": author, "set_us": now}
             if source == "command":  # a configuration is checked as a whole, before anything of it is set
-                check_parts(connection, wanted)
+                check_parts(connection, wanted, row)
             _put(connection, wanted, new=row is None, note=note or _described(per, policy))
             return self._line(connection, path, per, now)
 
