@@ -210,6 +210,7 @@ async def _ungoverned(stack: AsyncExitStack, folder: Path, base: str) -> Callabl
             seconds=None,
             now=utc_now,
             calls=_NoGate(provider),  # type: ignore[arg-type]  # what is measured is a graph without a gate
+            ledger=None,  # type: ignore[arg-type]  # the same
             side_loop=SideLoop(),
         )
         with context.registered():

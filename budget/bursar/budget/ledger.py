@@ -44,6 +44,7 @@ from bursar.budget.reservations import (
     give_up,
     insert_reservation,
     keep_price,
+    never_sent,
     next_attempt,
     release,
     settle,
@@ -156,6 +157,18 @@ class Ledger:
         with self.store.write() as connection:
             claim(connection, made.call.scope.chains)
             release(connection, made, note=note, now=self._now())
+
+    def forget(self, call: Call, *, deadline_us: int | None) -> int:
+        """Release what was reserved for a call with this deadline and never dispatched; returns how many that were.
+
+        For a `reserve` that was cut off in its commit, so that nobody knows whether it was made.
+        """
+        with self.store.write() as connection:
+            claim(connection, call.scope.chains)
+            rows = never_sent(connection, call, deadline_us)
+            for row in rows:
+                give_up(connection, row, self._now())
+        return len(rows)
 
     def reap(self, run_id: str | None = None) -> int:
         """Give up reservations whose holder fell silent: never sent is released, sent stays charged as unknown.

@@ -299,6 +299,14 @@ def silent(connection: Connection, now: int, run_id: str | None) -> Sequence[Row
     return connection.execute(_SILENT, {"now": now}).mappings().all()
 
 
+def never_sent(connection: Connection, call: Call, deadline_us: int | None) -> Sequence[RowMapping]:
+    """Attempts at a call with this deadline that were reserved and not dispatched."""
+    of_call = (reservation.c.run_id == call.scope.run_id, reservation.c.call == call.id)
+    until = reservation.c.deadline_us == (FOREVER_US if deadline_us is None else deadline_us)
+    found = select(reservation).where(*of_call, until, reservation.c.state == "reserved")
+    return connection.execute(found).mappings().all()
+
+
 def chains_of(row: Record) -> tuple[str, ...]:
     """Whose ledgers a reservation's row changes."""
     return (row["tenant"],) if row["organisation"] is None else (f"org:{row['organisation']}", row["tenant"])

@@ -24,7 +24,7 @@ from bursar.budget.accounts import current
 from bursar.budget.admission import Admitted, Balance, ModelQuote, SliceQuote, ToolQuote, Wait, admit
 from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.call_alerts import overage
-from bursar.budget.errors import LedgerError, ReservationError, UsageError
+from bursar.budget.errors import LedgerError, LedgerUnavailable, ReservationError, UsageError
 from bursar.budget.gate import closed
 from bursar.budget.journal import NOTHING, amounts_in, claim, columns_of, move
 from bursar.budget.refusal import Refusal
@@ -148,7 +148,9 @@ class Slice:
         self._settled: list[_Settled] = []
         self._prices: set[str] = set()
         self._numbers = 0
-        self._lock = threading.RLock()
+        self._doubtful = False
+        self._lock = threading.Lock()
+        self._writing = threading.RLock()
 
     @property
     def id(self) -> int:
@@ -171,11 +173,23 @@ class Slice:
         with self._lock:
             return self._made.held - self._spent - self._held()
 
-    def reserve(self, call: Call, quote: ModelQuote | ToolQuote) -> Reservation | Replay | None:
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing was spent out of it and nothing is in flight."""
+        with self._lock:
+            return not self._spent and not self._in_flight
+
+    def learn(self, call: Call, attempt: int, reply: str | None = None) -> None:
+        """Take in what became of a call of its run that the ledger admitted, so that it is replayed here, too."""
+        with self._lock:
+            self._known[call.id] = (attempt, reply)
+
+    def reserve(self, call: Call, quote: ModelQuote | ToolQuote, *, skip: bool = False) -> Reservation | Replay | None:
         """Admit a call out of the slice, without the store; None where it has to be asked of the ledger.
 
         That is so where too little is left of the slice or its time is over, where it is another run's call, or where
-        the call's node has a budget of its own.
+        the call's node has a budget of its own. `skip` leaves out the number of one attempt, for a call of which the
+        ledger was asked and gave no answer: it may have that attempt.
         """
         now = to_us(self._clock())
         with self._lock:
@@ -192,7 +206,7 @@ class Slice:
             made = Reservation(
                 id=-self._numbers,
                 call=call,
-                attempt=attempt + 1,
+                attempt=attempt + 1 + skip,
                 held=verdict.amounts,
                 accounts=self._made.accounts,
                 price=quote.price if isinstance(quote, ModelQuote) else None,
@@ -235,8 +249,9 @@ class Slice:
                     note=note,
                 )
             )
-            if len(self._settled) >= self._batch:
-                self.flush()
+            is_full = len(self._settled) >= self._batch
+        if is_full:
+            self.flush()
         return posted
 
     def release(self, made: Reservation) -> None:
@@ -245,26 +260,53 @@ class Slice:
             self._take(made)
 
     def flush(self) -> int:
-        """Write what is settled to the ledger, all or nothing; returns how many calls that was."""
-        with self._lock:
-            settled = list(self._settled)
+        """Write what is settled to the ledger, all or nothing; returns how many calls that was.
+
+        Calls are admitted and settled meanwhile, however long the store takes. After LedgerUnavailable, do it again:
+        each call is written once, also where a commit was cut off.
+        """
+        with self._writing:
+            with self._lock:
+                settled = list(self._settled)
             if settled:
-                with self._store.write() as connection:
-                    claim(connection, self._made.call.scope.chains)
-                    self._write(connection, settled)
-                self._settled.clear()
+                try:
+                    with self._store.write() as connection:
+                        claim(connection, self._made.call.scope.chains)
+                        self._write(connection, settled)
+                except LedgerUnavailable as error:
+                    self._doubtful |= error.in_doubt
+                    raise
+                self._doubtful = False
+                with self._lock:
+                    del self._settled[: len(settled)]
             return len(settled)
 
-    def close(self) -> None:
-        """Write what is settled and give back the rest; raises ReservationError while calls are in flight."""
+    def renew(self, seconds: float) -> bool:
+        """Hold it for so many seconds from now on; False where it was given up or closed."""
+        until = to_us(self._clock()) + int(seconds * _SECOND_US)
+        is_mine = (reservation.c.id == self.id, reservation.c.state == "dispatched")
+        with self._writing, self._store.write(durable=True) as connection:
+            renewed = connection.execute(update(reservation).where(*is_mine).values(deadline_us=until)).rowcount
         with self._lock:
-            if self._in_flight:
-                raise ReservationError(f"{len(self._in_flight)} calls of the slice are in flight; settle them first")
+            self._until_us = until if renewed else 0
+        return bool(renewed)
+
+    def close(self) -> None:
+        """Write what is settled and give back the rest; nothing more is admitted, also where that fails.
+
+        Raises ReservationError while calls are in flight. After LedgerUnavailable, do it again.
+        """
+        with self._writing:
+            with self._lock:
+                if self._in_flight:
+                    raise ReservationError(
+                        f"{len(self._in_flight)} calls of the slice are in flight; settle them first"
+                    )
+                self._until_us = 0
             self.flush()
             with self._store.write(durable=True) as connection:
                 claim(connection, self._made.call.scope.chains)
                 self._give_back(connection, to_us(self._clock()))
-            self._until_us = 0
 
     def _balance(self) -> Balance:
         held, spent, size = self._held(), self._spent, self._made.held
@@ -282,6 +324,11 @@ class Slice:
         return self._in_flight.pop(made.id)
 
     def _write(self, connection: Connection, settled: list[_Settled]) -> None:
+        if self._doubtful:
+            written = self._written(connection)
+            settled = [one for one in settled if (one.made.call.id, one.made.attempt) not in written]
+            if not settled:
+                return
         for one in settled:
             if one.made.price is not None:
                 keep_price(connection, one.made.price, self._prices, one.closed_us)
@@ -289,6 +336,10 @@ class Slice:
             overage(connection, call.scope, call.model, held=one.made.held, posted=one.posted, now=one.closed_us)
         connection.execute(insert(reservation), [_row(one, self._made.id) for one in settled])
         self._charge(connection, sum((one.posted for one in settled), NOTHING), settled[-1].closed_us)
+
+    def _written(self, connection: Connection) -> set[tuple[str, int]]:
+        made = select(reservation.c.call, reservation.c.attempt).where(reservation.c.slice_id == self.id)
+        return {(call, attempt) for call, attempt in connection.execute(made)}
 
     def _charge(self, connection: Connection, posted: Amounts, now: int) -> None:
         """Move what was spent from held to posted; from what was charged as unknown, where the slice was given up."""
@@ -312,6 +363,8 @@ class Slice:
 
     def _give_back(self, connection: Connection, now: int) -> None:
         row = _found(connection, self._made.id)
+        if row["state"] == "released":
+            return
         rest = amounts_in("held" if row["state"] == "dispatched" else "posted", row)
         values = {**columns_of("held", NOTHING), **columns_of("posted", NOTHING)}
         ended = {"state": "released", "outcome": None, "note": "the slice was closed", "closed_us": now, **values}

@@ -190,7 +190,7 @@ class _Nodes:
     async def _delegate(self, run: RunContext, agent: Agent, task: str, call: dict[str, Any]) -> AgentState:
         """Let another agent do the task, inside its own limits and on this run's money."""
         inner = run.child(agent, f"{agent.name}.{task_id()[:8]}")  # the same when the task is run again
-        await run.calls.open(inner.scope, agent.limits)
+        await run.calls.open(run, inner.scope, agent.limits)
         try:
             with inner.entered():
                 state = await self._inner[agent.name].ainvoke({"messages": [{"role": "user", "content": task}]})

@@ -135,7 +135,7 @@ class Attempts:
                 return _replayed(made, kept)
             run.tell("call", node=call.node, tier=ask.tier, model=model.name, text=call.reason or "")
             try:
-                reply = await self._send(_request(ask, model, made, timeout_s), made, model, on_delta)
+                reply = await self._send(run, _request(ask, model, made, timeout_s), made, model, on_delta)
             except ProviderError as error:
                 failures.append(f"{model.name}: {error}")
                 run.tell("failed", node=call.node, tier=ask.tier, model=model.name, text=str(error))
@@ -177,7 +177,7 @@ class Attempts:
         async def reserve(behind: str | None = None) -> Reservation | Replay | Wait | Refusal:
             run.require_going_on()
             expires = to_us(self._clock() + timedelta(seconds=open_s))
-            return await self._ledger.reserve(call, quote, deadline_us=expires, final=final, behind=behind)
+            return await run.ledger.reserve(call, quote, deadline_us=expires, final=final, behind=behind)
 
         made = await reserve(behind=self._room.line(call.scope.with_node(call.node)))
         if not isinstance(made, Wait):
@@ -193,22 +193,22 @@ class Attempts:
         finally:
             self._room.leave(path, ticket)
 
-    async def _send(self, request: ModelRequest, made: Reservation, model: Model, on_delta: Delta | None) -> ModelReply:
+    async def _send(
+        self, run: RunContext, request: ModelRequest, made: Reservation, model: Model, on_delta: Delta | None
+    ) -> ModelReply:
         """Send what was dispatched; whatever happens, the reservation is closed unless a reply is returned."""
-        ledger = self._ledger.ledger
         try:
             return await self._retried(request, model, on_delta)
         except ProviderError as error:
             if error.billed == "no":
-                await self._ledger.do(ledger.release, made, note=str(error))
+                await run.ledger.release(made, note=str(error))
             else:
-                await self._ledger.do(ledger.settle, made, usage=None, outcome="unknown", note=str(error))
+                await run.ledger.settle(made, usage=None, outcome="unknown", note=str(error))
             raise
         except BaseException as error:
             # Cancelled, for one: the caller cannot wait for the ledger any more. Only a ProviderError can tell that
             # nothing was billed.
-            note = f"broken off: {type(error).__name__}"
-            self._ledger.soon(ledger.settle, made, usage=None, outcome="unknown", note=note)
+            run.ledger.break_off(made, note=f"broken off: {type(error).__name__}")
             raise
 
     async def _retried(self, request: ModelRequest, model: Model, on_delta: Delta | None) -> ModelReply:
@@ -249,8 +249,7 @@ class Attempts:
             "model": call.model,
             "capped": made.capped,
         }
-        posted = await self._ledger.at_once(
-            self._ledger.ledger.settle,
+        posted = await run.ledger.settle(
             made,
             usage=usage,
             outcome=outcome,

@@ -47,6 +47,7 @@ from bursar.runtime.config_fields import (
     VariableName,
 )
 from bursar.runtime.config_file import Document, read_file, read_yaml
+from bursar.runtime.config_ledger import LedgerConfig
 from bursar.runtime.config_prices import SIM_PRICE, DeclaredPrice, GpuPrice, ModelPrice
 from bursar.runtime.config_problems import Problem, Problems, explain, nearest
 from bursar.runtime.config_webhooks import Webhooks
@@ -227,6 +228,9 @@ class Config(Section):
 
     lease_s: Annotated[Seconds, Field(le=3600)] = 10
     """How many seconds a run's holder may be silent before another process may take the run over."""
+
+    ledger: LedgerConfig = LedgerConfig()
+    """What runs do while the ledger's store cannot be used."""
 
     _document: Document = PrivateAttr(default_factory=Document)
     _path: Path | None = PrivateAttr(default=None)

@@ -25,6 +25,7 @@ from bursar.runtime.stop import NoRunError
 
 if TYPE_CHECKING:
     from bursar.runtime.paid_call import PaidCalls
+    from bursar.runtime.run_ledger import RunLedger
 
 __all__ = ["RUN_KEY", "RunContext", "current_run", "digest_of", "node_name", "task_id"]
 
@@ -55,6 +56,7 @@ class RunContext:
 
     now: Callable[[], datetime]
     calls: PaidCalls
+    ledger: RunLedger
     side_loop: SideLoop
     emit: Callable[[Event], None] | None = None
     on_delta: Callable[[Mapping[str, Any]], None] | None = None

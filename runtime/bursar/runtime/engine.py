@@ -14,11 +14,11 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from langgraph.types import Command
 
-from bursar.budget.errors import ConflictError, LedgerError
+from bursar.budget.errors import ConflictError, LedgerError, LedgerUnavailable
 from bursar.budget.gate import Hold
 from bursar.budget.scope import Scope
 from bursar.memory import CheckpointSaver
@@ -27,8 +27,10 @@ from bursar.runtime.context import RunContext
 from bursar.runtime.decisions import Decision, grant, in_words
 from bursar.runtime.events import Event
 from bursar.runtime.execution import Ending, execute, graph_config
+from bursar.runtime.lease import Lease, terms_of
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.paid_call import PaidCalls
+from bursar.runtime.run_ledger import RunLedger
 from bursar.runtime.runs.records import Record, Records, interrupts_as_json, run_path
 from bursar.runtime.runs.run import Interrupt, Run
 from bursar.runtime.side_loop import SideLoop
@@ -43,6 +45,7 @@ _log = logging.getLogger("bursar.runtime")
 
 _GONE = Ending(status="interrupted", cause="its caller went away; resume it to go on", interrupts=None)
 _CLOSED = Ending(status="interrupted", cause="the runtime was closed; resume it to go on", interrupts=None)
+_AWAY = Ending(status="interrupted", cause="the ledger could not be used; resume it to go on", interrupts=None)
 _CANCELLED = Ending(status="cancelled", cause="somebody cancelled it")
 
 
@@ -98,6 +101,7 @@ class Engine:
         self._holder = holder
         self._clock = clock
         self._taken: set[str] = set()
+        self._ledgers: dict[str, RunLedger] = {}
         self._executing: dict[str, tuple[asyncio.Task[Ending], asyncio.Event]] = {}
 
     async def begin(self, run_id: str, work: Work, given: Any, listener: Listener | None = None) -> Run:
@@ -151,6 +155,8 @@ class Engine:
                     for run_id in await self._ledger.do(self._gates.cancelled, self._holder):
                         if run_id in self._executing:
                             self._executing[run_id][0].cancel()
+                for kept in list(self._ledgers.values()):
+                    await kept.keep()
                 await self._ledger.do(self._ledger.ledger.reap)
             except LedgerError as error:
                 _log.warning("%s", error)
@@ -258,32 +264,39 @@ class Engine:
         run_id = row["id"]
         context = self._context(row, hold, listener)
         context.tell("started")
-        task = asyncio.create_task(execute(work, context, self._ledger, given))
+        task = asyncio.create_task(_executed(work, context, given))
         ended = asyncio.Event()
         self._executing[run_id] = (task, ended)
+        self._ledgers[run_id] = context.ledger
         try:
             ending = await self._ending(task, run_path(row))
-            return await self._ledger.do(self._end, row, hold, ending)
+            await context.ledger.end()
+            return await context.ledger.do(self._end, row, hold, ending)
         except asyncio.CancelledError:
-            self._ledger.soon(self._end, row, hold, _GONE)
+            context.ledger.break_up()
+            self._ledger.keep(self._end, row, hold, _GONE)
+            raise
+        except LedgerUnavailable:
+            self._ledger.keep(self._end, row, hold, _AWAY)
             raise
         except BaseException:
-            self._ledger.soon(self._gates.let_go, run_path(row), hold.epoch)
+            self._ledger.keep(self._gates.let_go, run_path(row), hold.epoch)
             raise
         finally:
-            del self._executing[run_id]
+            del self._executing[run_id], self._ledgers[run_id]
             ended.set()
 
     def _context(self, row: Record, hold: Hold, listener: Listener | None) -> RunContext:
+        scope = Scope(
+            tenant=row["tenant"],
+            agents=(row["agent"],),
+            run_id=row["id"],
+            organisation=organisation_of(self._config, row["tenant"]),
+            team=row["team"],
+            user=row["user"],
+        )
         return RunContext(
-            scope=Scope(
-                tenant=row["tenant"],
-                agents=(row["agent"],),
-                run_id=row["id"],
-                organisation=organisation_of(self._config, row["tenant"]),
-                team=row["team"],
-                user=row["user"],
-            ),
+            scope=scope,
             epoch=hold.epoch,
             thread_id=row["id"],
             on_limit=row["on_limit"],
@@ -293,10 +306,23 @@ class Engine:
             seconds=hold.seconds,
             now=self._clock,
             calls=self._calls,
+            ledger=self._run_ledger(scope, hold, listener),
             side_loop=self._side_loop,
             emit=listener,
             on_delta=_teller(row["id"], listener) if listener else None,
         )
+
+    def _run_ledger(self, scope: Scope, hold: Hold, listener: Listener | None) -> RunLedger:
+        settings = self._config.ledger
+        lease = None
+        if settings.when_unreachable == "lease":
+            lease = Lease(self._ledger.ledger.slices, scope, hold.epoch, terms_of(settings), clock=self._clock)
+
+        def tell(kind: Literal["away", "back"], words: str) -> None:
+            if listener is not None:
+                listener(Event(kind=kind, run_id=scope.run_id, agent=scope.agents[-1], text=words))
+
+        return RunLedger(self._ledger, wait_s=settings.wait_s, tell=tell, lease=lease)
 
     async def _ending(self, task: asyncio.Task[Ending], path: str) -> Ending:
         """How the execution ended; where the caller is cancelled, the execution is too, and the run can be resumed."""
@@ -317,6 +343,11 @@ class Engine:
             )
             self._records.change(row["id"], ending.status, cause=ending.cause, output=ending.output, **looked)
         return self._records.show(self._records.row(row["id"]), ending.value, ending.error)
+
+
+async def _executed(work: Work, context: RunContext, given: Any) -> Ending:
+    await context.ledger.begin()
+    return await execute(work, context, given)
 
 
 async def ended_after_cancel(task: asyncio.Future[Any]) -> None:

@@ -21,6 +21,8 @@ EventKind = Literal[
     "tool",  # a tool is about to run
     "result",  # a tool has run
     "limit",  # the ledger refused
+    "away",  # the ledger cannot be used; the run waits, or goes on within its lease
+    "back",  # the ledger can be used again
     "interrupt",  # a person is asked
     "ended",  # the run has ended, or waits
 ]

@@ -18,7 +18,6 @@ from bursar.budget.refusal import Refusal
 from bursar.memory import EPOCH_KEY
 from bursar.runtime.approval import APPROVAL_KEYS
 from bursar.runtime.context import RUN_KEY, RunContext
-from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.runs.run import Interrupt, RunStatus
 from bursar.runtime.stop import LimitReached
 from bursar.runtime.work import Work
@@ -53,7 +52,7 @@ def graph_config(run_id: str, epoch: int | None = None) -> RunnableConfig:
     return {"configurable": configurable if epoch is None else {**configurable, EPOCH_KEY: epoch}}
 
 
-async def execute(work: Work, run: RunContext, ledger: LedgerThread, given: Any | Command[Any]) -> Ending:
+async def execute(work: Work, run: RunContext, given: Any | Command[Any]) -> Ending:
     """Execute the graph until it ends, waits, or is stopped. Only a cancellation and LedgerError are raised.
 
     What the run was charged is the ledger's to say, whatever happens here.
@@ -66,9 +65,9 @@ async def execute(work: Work, run: RunContext, ledger: LedgerThread, given: Any 
     except TimeoutError as error:
         if run.deadline is None or _seconds_left(run):
             return await _failed(work, config, error)
-        return await _out_of_time(work, run, ledger, config)
+        return await _out_of_time(work, run, config)
     except LimitReached as reached:
-        first = await ledger.do(ledger.ledger.gates.stopped, run.scope.run_path)
+        first = await run.ledger.do(run.ledger.gates.stopped, run.scope.run_path)
         return await _stopped(work, run, config, first or reached.refusal)
     except LedgerError:
         raise
@@ -77,19 +76,17 @@ async def execute(work: Work, run: RunContext, ledger: LedgerThread, given: Any 
     except Exception as error:
         _log.debug("run %s failed", run.scope.run_id, exc_info=error)
         return await _failed(work, config, error)
-    return await _ended(work, run, ledger, result.value, result.interrupts)
+    return await _ended(work, run, result.value, result.interrupts)
 
 
-async def _ended(
-    work: Work, run: RunContext, ledger: LedgerThread, value: Any, interrupts: Sequence[GraphInterrupt]
-) -> Ending:
+async def _ended(work: Work, run: RunContext, value: Any, interrupts: Sequence[GraphInterrupt]) -> Ending:
     output = work.output(value)
     if interrupts:
         asked = [question(one) for one in interrupts]
         cause = "; ".join(one.words for one in asked)
         return Ending(status="interrupted", cause=cause, output=output, value=value, interrupts=asked)
     # A program can swallow the stop, but not undo it; and it is the first refusal that says why.
-    refused = await ledger.do(ledger.ledger.gates.stopped, run.scope.run_path)
+    refused = await run.ledger.do(run.ledger.gates.stopped, run.scope.run_path)
     said = work.stopped(value)
     why = refused.words(final=bool(said)) if refused else said
     if why:
@@ -97,10 +94,10 @@ async def _ended(
     return Ending(status="succeeded", cause="the agent gave its answer", output=output, value=value)
 
 
-async def _out_of_time(work: Work, run: RunContext, ledger: LedgerThread, config: RunnableConfig) -> Ending:
+async def _out_of_time(work: Work, run: RunContext, config: RunnableConfig) -> Ending:
     path = run.scope.run_path
     refusal = Refusal(cause="deadline", kind="run", path=path, dimension="seconds", limit=run.seconds)
-    await ledger.do(ledger.ledger.gates.stop, path, refusal)
+    await run.ledger.do(run.ledger.gates.stop, path, refusal)
     run.tell("limit", text=refusal.words())
     return await _stopped(work, run, config, refusal)
 

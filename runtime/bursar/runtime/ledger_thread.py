@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
 from bursar.budget.admission import ModelQuote, Wait
+from bursar.budget.errors import LedgerUnavailable
 from bursar.budget.ledger import Ledger
 from bursar.budget.refusal import Refusal
 from bursar.budget.reservations import Call, Replay, Reservation
 from bursar.budget.store import StoreBusy
 
-__all__ = ["LedgerThread"]
+__all__ = ["LedgerThread", "Reserved"]
+
+PAUSE_S = 0.1
+"""How long to wait before what must not be lost is tried again."""
+
+_log = logging.getLogger("bursar.runtime")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,6 +40,8 @@ class LedgerThread:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="bursar-ledger")
+        self._closing = threading.Event()
+        self._lost = False
 
     async def do(self, operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Await an operation. Once handed in it is carried out, also when the caller is cancelled."""
@@ -40,6 +50,22 @@ class LedgerThread:
     def soon(self, operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Hand an operation in without waiting for it."""
         return self._executor.submit(operation, *args, **kwargs)
+
+    def keep(self, operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Hand in what must not be lost, such as what a billed call came to: it is done again until the store takes it.
+
+        It may be done twice where a commit was cut off. What waits is bounded by the calls that were in flight.
+        """
+        done: Future[R] = Future()
+        done.set_running_or_notify_cancel()
+        self.soon(self._write, done, partial(operation, *args, **kwargs))
+        return done
+
+    def at_once_or_kept(self, operation: Callable[[], R]) -> R | Future[R]:
+        """Its result, where nobody is in the way; else it is kept."""
+        with contextlib.suppress(StoreBusy, LedgerUnavailable), self.ledger.store.at_once():
+            return operation()
+        return self.keep(operation)
 
     async def at_once(self, operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`do` for one short writing transaction: here and now where nobody is in its way.
@@ -64,12 +90,13 @@ class LedgerThread:
             if isinstance(made, Reservation):
                 await self.do(self.ledger.dispatch, made)
         except BaseException:
-            self.soon(self._give_back, future)
+            self.keep(self._give_back, call, deadline_us, future)
             raise
         return made
 
     def close(self) -> None:
-        """Carry out what was handed in, then close the ledger."""
+        """Carry out what was handed in, then close the ledger; what the store does not take now is lost."""
+        self._closing.set()
         self._executor.shutdown(wait=True)
         self.ledger.close()
 
@@ -79,9 +106,31 @@ class LedgerThread:
             return reserve()
         return self.soon(reserve)
 
-    def _give_back(self, made: object) -> None:
+    def _give_back(self, call: Call, deadline_us: int | None, made: object) -> None:
         # Runs on the thread, so after the reserve that the future stands for.
         if isinstance(made, Future):
-            made = None if made.cancelled() or made.exception() else made.result()
+            if made.cancelled():
+                return
+            error = made.exception()
+            if isinstance(error, LedgerUnavailable) and error.in_doubt:
+                self.ledger.forget(call, deadline_us=deadline_us)
+            made = made.result() if error is None else None
         if isinstance(made, Reservation):
             self.ledger.release(made, note="cancelled before it was sent")
+
+    def _write(self, done: Future[R], operation: Callable[[], R]) -> None:
+        """Do it, or hand it in anew, behind what others want; never again once the store was away at the end."""
+        try:
+            if self._lost:
+                raise LedgerUnavailable("the store was away to the end, so this was not written")
+            done.set_result(operation())
+        except LedgerUnavailable as error:
+            if not self._closing.wait(PAUSE_S):
+                with contextlib.suppress(RuntimeError):  # closed this moment
+                    self.soon(self._write, done, operation)
+                    return
+            self._lost = True
+            _log.error("what was not written stays held, and is charged in full as unknown: %s", error)
+            done.set_exception(error)
+        except BaseException as error:
+            done.set_exception(error)

@@ -39,7 +39,6 @@ class PaidCalls:
         rng: random.Random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._ledger = ledger
         self._catalog = catalog
         self._counter = TokenCounter()
         self._attempts = Attempts(ledger, WaitingRoom(rng), clock=clock, rng=rng, sleep=sleep)
@@ -48,7 +47,7 @@ class PaidCalls:
         """The answer to `ask`, paid for by the run, or replayed where `call_id` was settled before.
 
         Raises LimitReached where the ledger refuses (the run is stopped then), ModelCallFailed where every model of the
-        tier failed, LedgerUnavailable where the ledger cannot be used. Nothing is sent without a reservation.
+        tier failed, LedgerUnavailable where the ledger stays away. Nothing is sent without a reservation.
         """
         self._allow(run, ask.tier)
         counted = self._counter.count_request(ask.messages, ask.tools)
@@ -78,14 +77,14 @@ class PaidCalls:
             next_step="bursar doctor",
         )
 
-    async def open(self, scope: Scope, limits: Limits) -> None:
-        """Open the account of an agent that is used as a tool."""
-        await self._ledger.do(self._ledger.ledger.gates.open, scope, limits)
+    async def open(self, run: RunContext, scope: Scope, limits: Limits) -> None:
+        """Open the account of an agent that is used as a tool in a run."""
+        await run.ledger.do(run.ledger.gates.open, scope, limits)
 
     async def charge_tool(self, run: RunContext, call: Call) -> None:
         """Charge one tool call, once for its id; raises LimitReached where the ledger refuses."""
         # Never Wait: a tool call is settled in the transaction that reserves it, so none is held.
-        made = await self._ledger.at_once(self._ledger.ledger.charge, call, ToolQuote())
+        made = await run.ledger.charge(call, ToolQuote())
         if isinstance(made, Refusal):
             raise await self._stop(run, made)
 
@@ -93,7 +92,7 @@ class PaidCalls:
         """Make the stop stick before anybody hears of it."""
         if refusal.cause in ("limit", "unpriced", "deadline"):
             path = refusal.path if refusal.kind == "run" else run.scope.run_path
-            await self._ledger.do(self._ledger.ledger.gates.stop, path, refusal)
+            await run.ledger.do(run.ledger.gates.stop, path, refusal)
         run.tell("limit", text=refusal.words())
         return LimitReached(refusal)
 
