@@ -42,7 +42,7 @@ bench-peers: .venv/ready .venv-peers/ready ## Limits and their cost beside LiteL
 	$(BIN)/python -m benchmarks.peers
 
 prices: .venv/ready ## Make the price book anew from the pinned litellm
-	$(BIN)/python -m bursar.budget.pricebook --taken $$(date -u +%F)
+	$(BIN)/python -m bursar.budget.pricing.book --taken $$(date -u +%F)
 
 schema: .venv/ready ## Publish the JSON Schema of bursar.yaml anew
 	$(BIN)/python -m bursar.runtime.config > docs/bursar.schema.json

@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bursar.budget import Amounts, Call, Ledger, Limits, ModelQuote, Price, Reservation, Scope, Usage
+from bursar.budget.audit.verify import verify
 from bursar.budget.journal import NOTHING, body_of, columns_of, hash_of
-from bursar.budget.prepared import driver_of
 from bursar.budget.schema import account, chain, entry, reservation
-from bursar.budget.store import Store
-from bursar.budget.verify import verify
+from bursar.budget.stores.prepared import driver_of
+from bursar.budget.stores.store import Store
 from bursar.budget.windows import to_us
 
 __all__ = ["fill", "main"]

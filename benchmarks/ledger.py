@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bursar.budget import Amounts, Call, Ledger, Limits, ModelQuote, Price, Reservation, Scope, Usage
-from bursar.budget.prepared import driver_of
 from bursar.budget.slices import Slice
+from bursar.budget.stores.prepared import driver_of
 
 __all__ = ["Figures", "Load", "main", "measure", "statements", "stores"]
 

@@ -15,8 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from bursar.budget import Usage
-from bursar.budget.export import write_csv
-from bursar.budget.focus import COLUMNS, focus_rows
+from bursar.budget.reports.export import write_csv
+from bursar.budget.reports.focus import COLUMNS, focus_rows
 from tests.support.spending import MIDNIGHT, a_past
 
 HOME = Path(".focus")

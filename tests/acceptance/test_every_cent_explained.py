@@ -22,7 +22,7 @@ from langgraph.types import RetryPolicy, interrupt
 from bursar.agents import Agent
 from bursar.budget import Limits
 from bursar.budget.amounts import Amounts
-from bursar.budget.report import GROUPS, Attempt
+from bursar.budget.reports.report import GROUPS, Attempt
 from bursar.runtime import Runtime, chat_model
 from bursar.runtime.runs.run import Run
 from bursar.runtime.stop import ModelCallFailed

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bursar.budget.ledger import Ledger
-from bursar.budget.report import Attempt
+from bursar.budget.reports.report import Attempt
 from bursar.runtime.config import load_config
 from bursar.runtime.opening import open_ledger
 from bursar.runtime.runs.run import Run

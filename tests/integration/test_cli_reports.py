@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet  # type: ignore[import-untyped]  # it comes without types
 
 from bursar.budget import Call, Ledger, Limits, Refusal, Scope, Usage
-from bursar.budget.focus import COLUMNS
+from bursar.budget.reports.focus import COLUMNS
 from bursar.budget.testing import PRICE, Clock, a_quote, reserved
 from bursar.runtime.cli.exits import Exit
 from tests.unit.runtime.cli_project import Command, command, make_project

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bursar.budget import Amounts, Ledger
-from bursar.budget.report import Attempt
+from bursar.budget.reports.report import Attempt
 from bursar.budget.testing import NANO_PER_TOKEN, audit
 from tests.support.processes import Child
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 
-from bursar.budget import Store, retention
+from bursar.budget import Store
+from bursar.budget.audit import retention
 from bursar.budget.testing import Clock
 
 KEY = b"a secret of at least thirty-two bytes"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from bursar.budget import Amounts, Ledger, Limits, Refusal, Reservation, Scope, ToolQuote
-from bursar.budget.pricebook import ModelFacts
+from bursar.budget.pricing.book import ModelFacts
 from bursar.budget.testing import FREE, PRICE, Clock, a_call, a_quote, tokens
 
 __all__ = ["RUNS", "make_history"]

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from bursar.budget import Store
-from bursar.budget.migrate import migrate
+from bursar.budget.stores.migrate import migrate
 
 __all__ = ["new_store"]
 

@@ -98,8 +98,8 @@ class Postgres:
         return name
 
     def _make_template(self) -> None:
-        from bursar.budget.migrate import migrate
-        from bursar.budget.store import Store
+        from bursar.budget.stores.migrate import migrate
+        from bursar.budget.stores.store import Store
 
         with closing(psycopg.connect(self._server.get_uri(), autocommit=True)) as connection:
             connection.execute("SELECT pg_advisory_lock(1)")  # one worker makes it, the others wait

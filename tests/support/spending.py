@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import insert, select
 
 from bursar.budget import Price, Store, Usage
-from bursar.budget.report import Reports
+from bursar.budget.reports.report import Reports
 from bursar.budget.schema import account, metadata, pot, price, reservation, rollup, summary
 from bursar.budget.testing import NOON, PRICE
 from bursar.budget.windows import to_us

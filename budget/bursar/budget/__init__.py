@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from bursar.budget.amounts import Amounts
     from bursar.budget.ledger import Ledger
     from bursar.budget.limits import Limits
-    from bursar.budget.prices import Price
+    from bursar.budget.pricing.prices import Price
     from bursar.budget.refusal import Refusal
     from bursar.budget.reservations import Call, Replay, Reservation
     from bursar.budget.scope import Scope
-    from bursar.budget.store import Store
+    from bursar.budget.stores.store import Store
     from bursar.budget.usage import Usage
 
 _HOMES = {
@@ -23,12 +23,12 @@ _HOMES = {
     "Ledger": "ledger",
     "Limits": "limits",
     "ModelQuote": "admission",
-    "Price": "prices",
+    "Price": "pricing.prices",
     "Refusal": "refusal",
     "Replay": "reservations",
     "Reservation": "reservations",
     "Scope": "scope",
-    "Store": "store",
+    "Store": "stores.store",
     "ToolQuote": "admission",
     "Usage": "usage",
     "Wait": "admission",

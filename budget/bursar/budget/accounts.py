@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam, func, insert, or_, select, update
 
 from bursar.budget.admission import Balance
+from bursar.budget.alerts.thresholds import arm
 from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.errors import LedgerError
 from bursar.budget.grants import end_expired, give
 from bursar.budget.journal import NOTHING, journal
-from bursar.budget.prepared import Prepared, Record
 from bursar.budget.schema import FOREVER_US, account, pot
 from bursar.budget.scope import Kind, chain_of
-from bursar.budget.thresholds import arm
+from bursar.budget.stores.prepared import Prepared, Record
 from bursar.budget.windows import Period, from_us, rolling_us, window_at
 
 __all__ = ["CURRENT", "Standing", "create_pot", "current", "open_window", "rolled", "within"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bursar.budget.amounts import DIMENSIONS, Amounts
-from bursar.budget.prices import Price
+from bursar.budget.pricing.prices import Price
 from bursar.budget.refusal import Refusal
 from bursar.budget.scope import Kind
 from bursar.budget.windows import Period

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from sqlalchemy import Connection, RowMapping, select, update
 
 from bursar.budget.accounts import CURRENT, create_pot, open_window, rolled, within
+from bursar.budget.alerts.thresholds import arm
 from bursar.budget.allocation import check_parts, parent_of
 from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.errors import NotFoundError, UsageError
@@ -22,8 +23,7 @@ from bursar.budget.journal import amounts_in, claim, journal
 from bursar.budget.money import NANOUSD_MAX
 from bursar.budget.schema import FOREVER_US, account, grant, pot
 from bursar.budget.scope import Kind, budget_kind, chain_of
-from bursar.budget.store import Store
-from bursar.budget.thresholds import arm
+from bursar.budget.stores.store import Store
 from bursar.budget.windows import Period, check_period, from_us, rolling_us, to_us, window_at
 
 __all__ = ["BudgetLine", "Budgets", "GrantLine", "Mode"]

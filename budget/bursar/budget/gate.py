@@ -15,11 +15,11 @@ from bursar.budget.amounts import DIMENSIONS
 from bursar.budget.errors import ConflictError, NotFoundError, UsageError
 from bursar.budget.journal import claim, journal
 from bursar.budget.limits import SECONDS_MAX, Limits
-from bursar.budget.prepared import Record
 from bursar.budget.refusal import Refusal
 from bursar.budget.schema import pot
 from bursar.budget.scope import Scope, chain_of
-from bursar.budget.store import Store
+from bursar.budget.stores.prepared import Record
+from bursar.budget.stores.store import Store
 from bursar.budget.windows import from_us, to_us
 
 if TYPE_CHECKING:

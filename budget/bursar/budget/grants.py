@@ -9,11 +9,11 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.engine import RowMapping
 
+from bursar.budget.alerts.thresholds import arm
 from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.journal import amounts_in, columns_of, journal
 from bursar.budget.schema import account, grant
 from bursar.budget.scope import chain_of
-from bursar.budget.thresholds import arm
 
 __all__ = ["end", "end_expired", "give", "granted"]
 

@@ -1,7 +1,7 @@
 """The journal: every change of a balance, a limit or a policy as one row, appended in the transaction that makes it.
 
 Each tenant and each organisation has a chain of its own. The hash of an entry covers the entry and the hash before it,
-so nothing in a chain can be changed, taken out or put elsewhere unseen (see `bursar.budget.verify`).
+so nothing in a chain can be changed, taken out or put elsewhere unseen (see `bursar.budget.audit.verify`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import orjson
 from sqlalchemy import BindParameter, Connection, Text, bindparam, func, insert, literal_column, or_, select, update
 
 from bursar.budget.amounts import DIMENSIONS, Amounts
-from bursar.budget.prepared import Positional, Prepared, Record
 from bursar.budget.schema import account, chain, entry
+from bursar.budget.stores.prepared import Positional, Prepared, Record
 
 __all__ = ["NOBODYS", "NOTHING", "amounts_in", "body_of", "claim", "columns_of", "hash_of", "journal", "move"]
 

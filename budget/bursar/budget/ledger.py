@@ -20,20 +20,19 @@ from sqlalchemy import Connection
 
 from bursar.budget.accounts import Standing, current
 from bursar.budget.admission import Admitted, ModelQuote, ToolQuote, Wait, admit
-from bursar.budget.alerts import Alerts
+from bursar.budget.alerts.alerts import Alerts
+from bursar.budget.alerts.calls import unpriced
+from bursar.budget.alerts.thresholds import refused
 from bursar.budget.amounts import Amounts
 from bursar.budget.budgets import Budgets
-from bursar.budget.call_alerts import unpriced
 from bursar.budget.errors import ReservationError, UsageError
-from bursar.budget.estimate import Estimates
 from bursar.budget.gate import Gates, closed, use_final
 from bursar.budget.journal import claim
 from bursar.budget.margin import Margins
-from bursar.budget.migrate import migrate
 from bursar.budget.policies import Policies
-from bursar.budget.pricelist import PriceList
+from bursar.budget.pricing.pricelist import PriceList
 from bursar.budget.refusal import Refusal
-from bursar.budget.report import Reports
+from bursar.budget.reports.report import Reports
 from bursar.budget.reservations import (
     Call,
     Outcome,
@@ -51,9 +50,10 @@ from bursar.budget.reservations import (
     silent,
 )
 from bursar.budget.slices import Slices
-from bursar.budget.store import Store
-from bursar.budget.thresholds import refused
+from bursar.budget.stores.migrate import migrate
+from bursar.budget.stores.store import Store
 from bursar.budget.usage import Usage
+from bursar.budget.whatif.estimate import Estimates
 from bursar.budget.windows import to_us, utc_now
 
 __all__ = ["Call", "Ledger", "Outcome", "Replay", "Reservation"]

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, replace
 
 from sqlalchemy import Connection, select, update
 
-from bursar.budget.outbox import insert_once
+from bursar.budget.alerts.outbox import insert_once
 from bursar.budget.schema import token_margin
-from bursar.budget.store import Store
+from bursar.budget.stores.store import Store
 
 __all__ = ["UNLEARNED_PPM", "Margins"]
 

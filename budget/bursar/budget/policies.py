@@ -13,10 +13,10 @@ from sqlalchemy import Connection, RowMapping, delete, insert, select
 
 from bursar.budget.errors import UsageError
 from bursar.budget.journal import claim, journal
-from bursar.budget.prices import Price
+from bursar.budget.pricing.prices import Price
 from bursar.budget.schema import policy
 from bursar.budget.scope import budget_kind
-from bursar.budget.store import Store
+from bursar.budget.stores.store import Store
 from bursar.budget.windows import to_us, utc_now
 
 __all__ = ["Policies", "Policy", "Unpriced"]

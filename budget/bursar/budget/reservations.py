@@ -30,15 +30,15 @@ from sqlalchemy import (
 )
 
 from bursar.budget.admission import Admitted, ModelQuote, SliceQuote, ToolQuote
+from bursar.budget.alerts.calls import overage
+from bursar.budget.alerts.thresholds import fire
 from bursar.budget.amounts import DIMENSIONS, Amounts
-from bursar.budget.call_alerts import overage
 from bursar.budget.errors import ReservationError
 from bursar.budget.journal import NOBODYS, NOTHING, amounts_in, claim, hash_of, journal, move
-from bursar.budget.prepared import Positional, Prepared, Record
-from bursar.budget.prices import Price
+from bursar.budget.pricing.prices import Price
 from bursar.budget.schema import FOREVER_US, pot, price, reservation
 from bursar.budget.scope import Scope
-from bursar.budget.thresholds import fire
+from bursar.budget.stores.prepared import Positional, Prepared, Record
 from bursar.budget.usage import Usage
 
 __all__ = ["Call", "Outcome", "Replay", "Reservation"]

@@ -256,7 +256,7 @@ rollup = Table(
     Column("outcome", Text),
     Column("price_id", Text),
     Column("calls", Integer, nullable=False),
-    # Parts of these calls that bought less than they could have; see `bursar.budget.spend`.
+    # Parts of these calls that bought less than they could have; see `bursar.budget.reports.spend`.
     Column("retries", Integer, nullable=False),
     Column("retries_nanousd", BigInteger, nullable=False),
     Column("aborted", Integer, nullable=False),

@@ -22,8 +22,9 @@ from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from bursar.budget.accounts import current
 from bursar.budget.admission import Admitted, Balance, ModelQuote, SliceQuote, ToolQuote, Wait, admit
+from bursar.budget.alerts.calls import overage
+from bursar.budget.alerts.thresholds import fire
 from bursar.budget.amounts import DIMENSIONS, Amounts
-from bursar.budget.call_alerts import overage
 from bursar.budget.errors import LedgerError, LedgerUnavailable, ReservationError, UsageError
 from bursar.budget.gate import closed
 from bursar.budget.journal import NOTHING, amounts_in, claim, columns_of, move
@@ -41,8 +42,7 @@ from bursar.budget.reservations import (
 )
 from bursar.budget.schema import pot, reservation
 from bursar.budget.scope import Scope
-from bursar.budget.store import Store
-from bursar.budget.thresholds import fire
+from bursar.budget.stores.store import Store
 from bursar.budget.usage import Usage
 from bursar.budget.windows import to_us
 

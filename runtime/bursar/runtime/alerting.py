@@ -8,8 +8,8 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from bursar.budget.alerts import Alerts
-from bursar.budget.endpoints import Endpoint
+from bursar.budget.alerts.alerts import Alerts
+from bursar.budget.alerts.endpoints import Endpoint
 from bursar.budget.errors import LedgerError
 
 __all__ = ["telling"]

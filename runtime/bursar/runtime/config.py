@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from bursar.budget.endpoints import Endpoint, check_secret
+from bursar.budget.alerts.endpoints import Endpoint, check_secret
 from bursar.budget.errors import ConfigError
 from bursar.runtime.config_budgets import (
     AgentBudgets,

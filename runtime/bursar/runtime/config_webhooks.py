@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from bursar.budget.endpoints import AlertKind, check_url
+from bursar.budget.alerts.endpoints import AlertKind, check_url
 from bursar.budget.errors import ConfigError
 from bursar.runtime.config_fields import SECTION, VariableName
 from bursar.runtime.config_problems import Problem, Problems

@@ -6,8 +6,8 @@ import hashlib
 import json
 from datetime import date
 
-from bursar.budget.gpu import GpuTime
-from bursar.budget.prices import Price
+from bursar.budget.pricing.gpu import GpuTime
+from bursar.budget.pricing.prices import Price
 from bursar.runtime.config import GpuPrice, ModelPrice
 
 __all__ = ["declared_price"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from bursar.budget.ledger import Ledger
-from bursar.budget.migrate import migrate
+from bursar.budget.stores.migrate import migrate
 from bursar.budget.windows import utc_now
 from bursar.runtime.config import Config
 from bursar.runtime.runs.records import MIGRATIONS, Records

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bursar.budget.admission import Admitted, Balance, ModelQuote, ToolQuote, Wait, admit
 from bursar.budget.amounts import DIMENSIONS, Amounts
-from bursar.budget.prices import LongContext, Price
+from bursar.budget.pricing.prices import LongContext, Price
 from bursar.budget.refusal import Refusal
 from bursar.budget.testing import FREE, PRICE
 

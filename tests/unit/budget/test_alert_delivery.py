@@ -18,15 +18,16 @@ import pytest
 from sqlalchemy import insert, select, update
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from bursar.budget import Ledger, Store, webhooks
-from bursar.budget.alerts import LOG, AlertLine, Delivered, DeliveryLine
-from bursar.budget.delivery import LEASE_US
-from bursar.budget.endpoints import Endpoint, check_url
+from bursar.budget import Ledger, Store
+from bursar.budget.alerts import webhooks
+from bursar.budget.alerts.alerts import LOG, AlertLine, Delivered, DeliveryLine
+from bursar.budget.alerts.delivery import LEASE_US
+from bursar.budget.alerts.endpoints import Endpoint, check_url
+from bursar.budget.alerts.outbox import Alert, tell
+from bursar.budget.alerts.webhooks import ATTEMPTS_MAX, DELAYS_S, delay_us
 from bursar.budget.errors import ConfigError, UsageError
-from bursar.budget.outbox import Alert, tell
 from bursar.budget.schema import alert, delivery
 from bursar.budget.testing import Clock
-from bursar.budget.webhooks import ATTEMPTS_MAX, DELAYS_S, delay_us
 from bursar.budget.windows import to_us, utc_now
 from tests.support.processes import Child
 from tests.support.receiver import Receiver, answer, garbage, silence
@@ -303,7 +304,7 @@ def test_several_processes_that_deliver_at_once_send_each_alert_once(
 _DELIVERING = """
 import sys
 from bursar.budget import Ledger, Store
-from bursar.budget.endpoints import Endpoint
+from bursar.budget.alerts.endpoints import Endpoint
 ledger = Ledger(Store(sys.argv[1]))
 print("ready")
 ledger.alerts.deliver([Endpoint(url=sys.argv[2], secret=sys.argv[3], tenant="acme")])

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from bursar.budget import Amounts, Ledger, Limits, Refusal, Reservation, Scope, Store
-from bursar.budget.alerts import AlertLine
+from bursar.budget.alerts.alerts import AlertLine
 from bursar.budget.slices import Slice
 from bursar.budget.testing import NANO_PER_TOKEN, Clock, a_call, a_quote, reserved, tokens
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event, insert
 
 from bursar.budget import Ledger, Limits, Scope, Store
-from bursar.budget.anomalies import BURN_MIN, BUSY_MIN, REPEATS_MIN, Step, burn, growth, repetition
+from bursar.budget.alerts.anomalies import BURN_MIN, BUSY_MIN, REPEATS_MIN, Step, burn, growth, repetition
 from bursar.budget.schema import reservation
 from bursar.budget.testing import Clock
 from bursar.budget.windows import to_us

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bursar.budget import Ledger, Scope, Store
+from bursar.budget.audit.verify import verify
 from bursar.budget.errors import UsageError
 from bursar.budget.testing import Clock, a_call, a_quote, audit, reserved, tokens
-from bursar.budget.verify import verify
 from bursar.budget.windows import from_us, to_us, window_at
 from tests.support.spender import Spender
 

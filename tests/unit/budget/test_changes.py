@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bursar.budget import Amounts, Ledger, Refusal
-from bursar.budget.changes import Change, changes
-from bursar.budget.pricebook import ModelFacts
+from bursar.budget.audit.changes import Change, changes
+from bursar.budget.pricing.book import ModelFacts
 from bursar.budget.testing import PRICE, SUPPORT, Clock, a_call, reserved, tokens
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from bursar.budget import Amounts
-from bursar.budget.chart import Burn, write_png
 from bursar.budget.errors import UsageError
-from bursar.budget.forecast import Forecast
 from bursar.budget.money import NANO
-from bursar.budget.spend import Part, SpendLine, Waste
-from bursar.budget.stack import OTHERS, Stack, stacked
+from bursar.budget.reports.chart import Burn, write_png
+from bursar.budget.reports.spend import Part, SpendLine, Waste
+from bursar.budget.reports.stack import OTHERS, Stack, stacked
+from bursar.budget.whatif.forecast import Forecast
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 NOTHING = Waste(retries=Part(0, 0), aborted=Part(0, 0), unknown=Part(0, 0), overage=Part(0, 0), replayed=Part(0, 0))
@@ -68,7 +68,7 @@ def test_a_picture_without_matplotlib_names_what_to_install(tmp_path: Path, monk
 
 def test_reports_load_neither_matplotlib_nor_pyarrow_before_they_need_them() -> None:
     code = (
-        "import sys, bursar.budget.report, bursar.budget.chart, bursar.budget.export, bursar.budget.focus;"
+        "import sys, bursar.budget.reports.report, bursar.budget.reports.chart, bursar.budget.reports.export, bursar.budget.reports.focus;"
         "sys.exit(bool({'matplotlib', 'pyarrow', 'numpy'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

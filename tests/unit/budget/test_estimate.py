@@ -13,10 +13,10 @@ from sqlalchemy import insert, update
 from bursar.budget import Ledger, Limits, Scope, Store
 from bursar.budget.amounts import Amounts
 from bursar.budget.errors import NotFoundError, UsageError
-from bursar.budget.estimate import RUNS_MAX, Estimates, Range
-from bursar.budget.interval import alike, prediction
 from bursar.budget.schema import FOREVER_US, account, pot, reservation
 from bursar.budget.testing import Clock, a_call, a_quote, reserved, tokens
+from bursar.budget.whatif.estimate import RUNS_MAX, Estimates, Range
+from bursar.budget.whatif.interval import alike, prediction
 from tests.support.ledger import new_store
 
 Costs = Sequence[int]

@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet  # type: ignore[import-untyped]  # it comes without types
 
 from bursar.budget.errors import UsageError
-from bursar.budget.export import Kind, write_csv, write_parquet
+from bursar.budget.reports.export import Kind, write_csv, write_parquet
 
 COLUMNS: Mapping[str, Kind] = {"name": "text", "calls": "integer", "cost": "decimal", "at": "time"}
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -41,7 +41,7 @@ def test_a_parquet_file_has_exact_values(tmp_path: Path) -> None:
 
 
 def test_a_parquet_file_is_written_batch_by_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bursar.budget.export.ROWS_AT_ONCE", 10)
+    monkeypatch.setattr("bursar.budget.reports.export.ROWS_AT_ONCE", 10)
     file = tmp_path / "out.parquet"
     assert write_parquet(file, {"calls": "integer"}, ({"calls": number} for number in range(25))) == 25
     assert parquet.ParquetFile(file).num_row_groups == 3

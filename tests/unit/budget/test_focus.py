@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bursar.budget import Amounts, Price, Store, Usage
-from bursar.budget.focus import COLUMNS, VALIDATOR_NAMES, focus_rows
 from bursar.budget.money import usd
-from bursar.budget.report import Attempt, Selection
+from bursar.budget.reports.focus import COLUMNS, VALIDATOR_NAMES, focus_rows
+from bursar.budget.reports.report import Attempt, Selection
 from bursar.budget.testing import NOON, PRICE
 from tests.support.spending import MIDNIGHT, Past, a_past
 

@@ -15,9 +15,9 @@ from typing import Any, get_args
 
 import pytest
 
-from bursar.budget.prices import Price
+from bursar.budget.pricing.prices import Price
+from bursar.budget.pricing.usage_shapes import Shape, read_usage
 from bursar.budget.usage import SERVICE_TIERS, Usage
-from bursar.budget.usage_shapes import Shape, read_usage
 
 LINES: list[dict[str, Any]] = [
     json.loads(line) for line in (Path(__file__).parents[2] / "golden" / "usage.jsonl").read_text().splitlines()

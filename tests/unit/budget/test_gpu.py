@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bursar.budget import Ledger, Reservation
-from bursar.budget.gpu import GpuTime
-from bursar.budget.measured import Measured, measure
+from bursar.budget.pricing.gpu import GpuTime
+from bursar.budget.pricing.measured import Measured, measure
 from bursar.budget.testing import NOON, Clock, a_call, a_quote, tokens
 from bursar.budget.usage import Usage
 

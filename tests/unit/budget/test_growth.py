@@ -8,9 +8,9 @@ from sqlalchemy import Connection, select
 
 from bursar.budget import Ledger
 from bursar.budget.accounts import current
-from bursar.budget.prepared import driver_of
 from bursar.budget.reservations import silent
 from bursar.budget.schema import reservation
+from bursar.budget.stores.prepared import driver_of
 from bursar.budget.testing import NOON, Clock, a_call, reserved, tokens
 from bursar.budget.windows import to_us
 

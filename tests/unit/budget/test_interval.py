@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bursar.budget.errors import UsageError
-from bursar.budget.interval import GROUP_SIZE, alike, needed, prediction
+from bursar.budget.whatif.interval import GROUP_SIZE, alike, needed, prediction
 
 
 @pytest.mark.parametrize(("percent", "runs"), [(50, 3), (80, 9), (90, 19), (95, 39), (99, 199)])

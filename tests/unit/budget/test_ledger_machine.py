@@ -32,10 +32,10 @@ from bursar.budget import (
     Usage,
     Wait,
 )
+from bursar.budget.audit.verify import verify
 from bursar.budget.errors import ReservationError
 from bursar.budget.reservations import Outcome
 from bursar.budget.testing import FREE, PRICE, Clock, a_call, a_quote, audit, excesses, tokens
-from bursar.budget.verify import verify
 from bursar.budget.windows import to_us
 from tests.support.ledger import new_store
 

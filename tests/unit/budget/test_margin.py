@@ -11,8 +11,8 @@ from sqlalchemy import select
 
 from bursar.budget import Ledger, Usage
 from bursar.budget.margin import Margins
-from bursar.budget.prepared import driver_of
 from bursar.budget.schema import token_margin
+from bursar.budget.stores.prepared import driver_of
 from bursar.budget.testing import a_call, reserved
 from tests.support.ledger import new_store
 

@@ -16,9 +16,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from bursar.budget.errors import LedgerUnavailable, LedgerVersionError
-from bursar.budget.migrate import SCRIPTS, migrate
 from bursar.budget.schema import metadata
-from bursar.budget.store import Store
+from bursar.budget.stores.migrate import SCRIPTS, migrate
+from bursar.budget.stores.store import Store
 from tests.support.postgres import Postgres
 from tests.support.processes import Child
 
@@ -116,8 +116,8 @@ def test_migrating_again_writes_nothing(store: Store, monkeypatch: pytest.Monkey
 def test_processes_that_migrate_at_the_same_time_wait_for_each_other(store: Store) -> None:
     code = f"""if True:
         import alembic.command
-        from bursar.budget.migrate import migrate
-        from bursar.budget.store import Store
+        from bursar.budget.stores.migrate import migrate
+        from bursar.budget.stores.store import Store
         migrate(Store({store.url!r}))
     """
     with ExitStack() as children:
@@ -130,8 +130,8 @@ def test_an_up_to_date_store_is_opened_without_importing_alembic(store: Store) -
     migrate(store)
     code = f"""if True:
         import sys
-        from bursar.budget.migrate import migrate
-        from bursar.budget.store import Store
+        from bursar.budget.stores.migrate import migrate
+        from bursar.budget.stores.store import Store
         migrate(Store({store.url!r}))
         sys.exit("alembic" in sys.modules)
     """

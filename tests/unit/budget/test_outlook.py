@@ -11,8 +11,8 @@ import pytest
 
 from bursar.budget import Amounts, Store
 from bursar.budget.budgets import BudgetLine
-from bursar.budget.forecast import Forecast
 from bursar.budget.testing import NOON
+from bursar.budget.whatif.forecast import Forecast
 from tests.support.spending import MIDNIGHT, Past
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)

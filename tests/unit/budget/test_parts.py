@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from bursar.budget import Ledger, Store
+from bursar.budget.audit.verify import verify
 from bursar.budget.budgets import BudgetLine
 from bursar.budget.errors import UsageError
 from bursar.budget.testing import Clock, audit
-from bursar.budget.verify import verify
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from bursar.budget import Store
+from bursar.budget.audit.verify import verify
 from bursar.budget.errors import UsageError
 from bursar.budget.policies import Policies, Policy
 from bursar.budget.testing import PRICE, Clock
-from bursar.budget.verify import verify
 from tests.support.journaled import entries_of
 
 

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bursar.budget.errors import ConfigError
-from bursar.budget.price_files import read_price_file
-from bursar.budget.pricebook import ModelFacts
+from bursar.budget.pricing.book import ModelFacts
+from bursar.budget.pricing.files import read_price_file
 from bursar.budget.usage import Usage
 
 DAY = date(2026, 11, 20)

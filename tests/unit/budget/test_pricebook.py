@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bursar.budget.pricebook import ModelFacts, PriceBook, book_from_litellm_map, main
+from bursar.budget.pricing.book import ModelFacts, PriceBook, book_from_litellm_map, main
 from bursar.budget.usage import Usage
 
 BUILTIN = PriceBook.builtin()
@@ -46,7 +46,7 @@ def test_the_installed_litellm_gives_the_shipped_book_to_the_byte() -> None:
 def test_reading_the_book_imports_no_litellm() -> None:
     code = """if True:
         import sys
-        from bursar.budget.pricebook import PriceBook
+        from bursar.budget.pricing.book import PriceBook
         PriceBook.builtin()
         sys.exit("litellm" in sys.modules)
     """

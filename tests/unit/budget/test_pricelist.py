@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from bursar.budget import Ledger, Store
+from bursar.budget.audit.verify import verify
 from bursar.budget.errors import LedgerUnavailable
-from bursar.budget.pricebook import ModelFacts, PriceBook
-from bursar.budget.pricelist import PriceList
-from bursar.budget.prices import LongContext, Price, Schedule
+from bursar.budget.pricing.book import ModelFacts, PriceBook
+from bursar.budget.pricing.pricelist import PriceList
+from bursar.budget.pricing.prices import LongContext, Price, Schedule
 from bursar.budget.testing import Clock
-from bursar.budget.verify import verify
 from tests.support.journaled import entries_of
 
 TODAY = date(2026, 11, 20)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bursar.budget.money import ceil_nanousd
-from bursar.budget.prices import OUTPUT_TOKENS_UNBOUNDED, PRICE_FIELDS, Bounds, LongContext, Price, Schedule
+from bursar.budget.pricing.prices import OUTPUT_TOKENS_UNBOUNDED, PRICE_FIELDS, Bounds, LongContext, Price, Schedule
 from bursar.budget.usage import SERVICE_TIERS, Usage
 
 ROW: dict[str, Any] = {"id": "test:row", "source": "a test", "effective": date(2026, 11, 20)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bursar.budget import Ledger, Replay
-from bursar.budget.spend import Part
+from bursar.budget.reports.spend import Part
 from bursar.budget.testing import NANO_PER_TOKEN, a_call, a_quote, reserved, tokens
 
 

@@ -14,16 +14,17 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, create_engine, delete, event, func, select, update
 
-from bursar.budget import Amounts, Ledger, Limits, Refusal, Replay, Reservation, Scope, Store, retention
-from bursar.budget.changes import changes
+from bursar.budget import Amounts, Ledger, Limits, Refusal, Replay, Reservation, Scope, Store
+from bursar.budget.audit import retention
+from bursar.budget.audit.changes import changes
+from bursar.budget.audit.retention import Compacted, compact
+from bursar.budget.audit.verify import verify
 from bursar.budget.errors import LedgerError, LedgerUnavailable, UsageError
-from bursar.budget.prepared import driver_of
-from bursar.budget.report import GROUPS, SpendLine
-from bursar.budget.retention import Compacted, compact
+from bursar.budget.reports.report import GROUPS, SpendLine
 from bursar.budget.schema import entry, reservation, rollup, summary
 from bursar.budget.slices import Slice
+from bursar.budget.stores.prepared import driver_of
 from bursar.budget.testing import SUPPORT, Clock, a_call, a_quote, balances, reserved, tokens
-from bursar.budget.verify import verify
 from tests.support.compactor import KEY
 from tests.support.history import RUNS, make_history
 from tests.support.processes import Child

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bursar.budget import Amounts, Ledger, Refusal, Scope, Store, Wait
+from bursar.budget.audit.verify import verify
 from bursar.budget.errors import UsageError
 from bursar.budget.testing import Clock, a_call, a_quote, audit, reserved, tokens
-from bursar.budget.verify import verify
 from bursar.budget.windows import BUCKETS, from_us, rolling_us
 from tests.support.spender import Spender
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from bursar.budget import Amounts, Ledger, Limits, Refusal, Reservation, Scope, Store, Wait
+from bursar.budget.audit.verify import verify
 from bursar.budget.errors import UsageError
 from bursar.budget.scope import Kind, budget_kind
 from bursar.budget.testing import Clock, a_call, a_quote, audit, excesses, reserved, tokens
-from bursar.budget.verify import verify
 from tests.support.spender import Spender
 
 RUN = Scope(tenant="acme", agents=("support",), run_id="run_1", organisation="globex", team="red", user="dana")

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Integer, Table, insert
 
-from bursar.budget import Ledger, Limits, Refusal, Reservation, Scope, Store, ToolQuote, trace
-from bursar.budget import simulate as simulate_module
+from bursar.budget import Ledger, Limits, Refusal, Reservation, Scope, Store, ToolQuote
 from bursar.budget.amounts import Amounts
 from bursar.budget.errors import UsageError
 from bursar.budget.schema import rollup, summary
-from bursar.budget.simulate import WAIT_S_MAX, Outcome, Rule, simulate
 from bursar.budget.testing import NOON, SUPPORT, Clock, a_call, a_quote, reserved, tokens
+from bursar.budget.whatif import simulate as simulate_module
+from bursar.budget.whatif import trace
+from bursar.budget.whatif.simulate import WAIT_S_MAX, Outcome, Rule, simulate
 from bursar.budget.windows import to_us
 from tests.support.ledger import new_store
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bursar.budget import Amounts, Store
-from bursar.budget.report import GROUPS, Selection
-from bursar.budget.spend import Group, Part
+from bursar.budget.reports.report import GROUPS, Selection
+from bursar.budget.reports.spend import Group, Part
 from bursar.budget.testing import NOON
 from tests.support.spending import MIDNIGHT, Past, a_past
 

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, column, func, select, table, text
 from sqlalchemy.exc import IntegrityError
 
 from bursar.budget.errors import ConfigError, LedgerVersionError
-from bursar.budget.prepared import driver_of
-from bursar.budget.store import Store
+from bursar.budget.stores.prepared import driver_of
+from bursar.budget.stores.store import Store
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_a_file_is_called_by_its_path(tmp_path: Path) -> None:
 def test_a_file_is_opened_without_the_other_stores_driver(tmp_path: Path) -> None:
     code = f"""if True:
         import sys
-        from bursar.budget.store import Store
+        from bursar.budget.stores.store import Store
         with Store("sqlite:///{tmp_path}/a.db").read():
             sys.exit("psycopg" in sys.modules)
     """

@@ -15,10 +15,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
 
-from bursar.budget import postgresql
 from bursar.budget.errors import ConfigError, LedgerUnavailable
-from bursar.budget.prepared import driver_of
-from bursar.budget.store import Store, StoreBusy
+from bursar.budget.stores import postgresql
+from bursar.budget.stores.prepared import driver_of
+from bursar.budget.stores.store import Store, StoreBusy
 from tests.support.postgres import Postgres
 
 

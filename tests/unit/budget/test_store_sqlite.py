@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from bursar.budget.errors import LedgerUnavailable, LedgerVersionError
-from bursar.budget.store import Store, StoreBusy
+from bursar.budget.stores.store import Store, StoreBusy
 
 
 @pytest.fixture

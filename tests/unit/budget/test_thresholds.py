@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, insert, or_, select, update
 
+from bursar.budget.alerts.thresholds import arm, fire, next_alerts, refused
 from bursar.budget.amounts import DIMENSIONS
 from bursar.budget.schema import FOREVER_US, account, alert, pot
-from bursar.budget.store import Store
+from bursar.budget.stores.store import Store
 from bursar.budget.testing import NOON
-from bursar.budget.thresholds import arm, fire, next_alerts, refused
 from bursar.budget.windows import to_us
 
 CROSSINGS = {"quick": 1_000, "nightly": 10_000}[os.environ.get("BURSAR_SCHEDULES", "quick")]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bursar.budget.pricing.usage_shapes import READERS, Shape, read_usage
 from bursar.budget.usage import Usage
-from bursar.budget.usage_shapes import READERS, Shape, read_usage
 
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 

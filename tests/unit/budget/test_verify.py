@@ -28,11 +28,11 @@ from sqlalchemy import (
 from sqlalchemy.sql.expression import Executable
 
 from bursar.budget import Ledger, Store
-from bursar.budget.account_check import rebuild
+from bursar.budget.audit.account_check import rebuild
+from bursar.budget.audit.verify import Audit, Head, verify
 from bursar.budget.errors import UsageError
 from bursar.budget.schema import account, chain, entry, grant, listed_price, policy, pot, price, reservation
 from bursar.budget.testing import Clock, a_call, balances, reserved, tokens
-from bursar.budget.verify import Audit, Head, verify
 from tests.support.history import make_history
 from tests.support.ledger import new_store
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from bursar.budget import Ledger
-from bursar.budget.endpoints import Endpoint
+from bursar.budget.alerts.endpoints import Endpoint
+from bursar.budget.alerts.outbox import Alert, tell
 from bursar.budget.errors import LedgerUnavailable
-from bursar.budget.outbox import Alert, tell
 from bursar.budget.windows import to_us, utc_now
 from bursar.runtime import alerting
 from bursar.runtime.alerting import telling

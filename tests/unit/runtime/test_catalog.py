@@ -14,9 +14,9 @@ import pytest
 from bursar.budget import Ledger, Store
 from bursar.budget.errors import PriceMissingError
 from bursar.budget.policies import Policy
-from bursar.budget.pricebook import ModelFacts, PriceBook
-from bursar.budget.pricelist import PriceList
-from bursar.budget.prices import Price
+from bursar.budget.pricing.book import ModelFacts, PriceBook
+from bursar.budget.pricing.pricelist import PriceList
+from bursar.budget.pricing.prices import Price
 from bursar.budget.testing import Clock
 from bursar.budget.usage import Usage
 from bursar.runtime.config import Config

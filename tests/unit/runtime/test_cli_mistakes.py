@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bursar.budget.store import Store
+from bursar.budget.stores.store import Store
 from bursar.runtime.cli.exits import Exit
 from tests.unit.runtime.cli_project import Command, command, make_project
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from bursar.budget.endpoints import Endpoint
+from bursar.budget.alerts.endpoints import Endpoint
 from bursar.budget.errors import ConfigError
 from bursar.runtime.config import Config
 from tests.unit.runtime.config_texts import MINIMAL, mistakes, parse

@@ -14,8 +14,8 @@ from sqlalchemy.engine import RowMapping
 
 from bursar.budget import Store
 from bursar.budget.amounts import DIMENSIONS
-from bursar.budget.prepared import Record
 from bursar.budget.schema import account, entry, reservation
+from bursar.budget.stores.prepared import Record
 
 __all__ = ["audit", "balances", "excesses"]
 

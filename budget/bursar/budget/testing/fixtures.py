@@ -14,9 +14,9 @@ from contextlib import ExitStack, closing
 import pytest
 
 from bursar.budget import Ledger, Limits, Store
+from bursar.budget.audit.verify import verify
 from bursar.budget.testing.audit import audit
 from bursar.budget.testing.plain import SUPPORT, Clock
-from bursar.budget.verify import verify
 
 __all__ = ["another", "clock", "empty_ledger", "ledger", "store"]
 

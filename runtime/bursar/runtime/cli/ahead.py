@@ -18,8 +18,8 @@ from bursar.runtime.cli.shapes import outlook_json
 from bursar.runtime.cli.words import about, bare, shown
 
 if TYPE_CHECKING:
-    from bursar.budget.forecast import Forecast
-    from bursar.budget.outlook import Outlook
+    from bursar.budget.whatif.forecast import Forecast
+    from bursar.budget.whatif.outlook import Outlook
 
 __all__ = ["forecast"]
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from bursar.budget.endpoints import AlertKind
+from bursar.budget.alerts.endpoints import AlertKind
 from bursar.runtime.cli.books import open_books
 from bursar.runtime.cli.exits import Exit
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile, DryRun, Tenant
@@ -19,9 +19,9 @@ from bursar.runtime.cli.words import counted, plain, shown_time
 from bursar.runtime.config import load_config
 
 if TYPE_CHECKING:
-    from bursar.budget.alerts import AlertLine, DeliveryLine
-    from bursar.budget.endpoints import Endpoint
-    from bursar.budget.webhooks import Answer
+    from bursar.budget.alerts.alerts import AlertLine, DeliveryLine
+    from bursar.budget.alerts.endpoints import Endpoint
+    from bursar.budget.alerts.webhooks import Answer
 
 __all__ = ["deliver", "ls", "try_out"]
 

@@ -12,7 +12,7 @@ from bursar.runtime.cli.output import console
 from bursar.runtime.cli.words import plain
 
 if TYPE_CHECKING:
-    from bursar.budget.stack import Stack
+    from bursar.budget.reports.stack import Stack
 
 __all__ = ["print_bars"]
 

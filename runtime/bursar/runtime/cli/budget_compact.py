@@ -29,9 +29,9 @@ def compact(
     as_json: AsJson = False,
 ) -> int:
     """Roll old entries up into signed summaries, and old calls into sums for reports."""
-    from bursar.budget.retention import Compacted, old_entries  # with SQLAlchemy
-    from bursar.budget.retention import compact as roll_up
-    from bursar.budget.summaries import check_key
+    from bursar.budget.audit.retention import Compacted, old_entries  # with SQLAlchemy
+    from bursar.budget.audit.retention import compact as roll_up
+    from bursar.budget.audit.summaries import check_key
 
     before = moment(older_than, "UTC", datetime.now(UTC))
     key = check_key(signing_key())

@@ -18,7 +18,7 @@ from bursar.runtime.cli.shapes import amounts_json, money
 from bursar.runtime.cli.words import counted, plain, shown
 
 if TYPE_CHECKING:
-    from bursar.budget.estimate import Estimate, Range
+    from bursar.budget.whatif.estimate import Estimate, Range
 
 __all__ = ["estimate", "estimate_json", "interrupted"]
 
@@ -46,7 +46,7 @@ def estimate(
 
 def interrupted(books: Books, tenant: str) -> list[str]:
     """The runs of a tenant that wait for a person: let go, and not finished."""
-    from bursar.budget.estimate import RUNS_MAX
+    from bursar.budget.whatif.estimate import RUNS_MAX
 
     return [run.id for run in books.records.ls(tenant=tenant, status="interrupted", limit=RUNS_MAX)]
 

@@ -17,7 +17,7 @@ from bursar.runtime.cli.shapes import limit_json, time_json
 from bursar.runtime.cli.words import shown_time
 
 if TYPE_CHECKING:
-    from bursar.budget.changes import Change
+    from bursar.budget.audit.changes import Change
 
 __all__ = ["history"]
 
@@ -37,7 +37,7 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Say who changed which limit, grant, price or policy, when and why."""
-    from bursar.budget.changes import changes  # with SQLAlchemy
+    from bursar.budget.audit.changes import changes  # with SQLAlchemy
 
     begins = None if since is None else moment(since, zone_of(zone), datetime.now(UTC))
     with open_books(config) as books:

@@ -21,7 +21,7 @@ from bursar.runtime.cli.words import counted, plain, short, shown, shown_time
 from bursar.runtime.config import Config, load_config
 
 if TYPE_CHECKING:
-    from bursar.budget.simulate import Line, Outcome, Rule, StoppedRun
+    from bursar.budget.whatif.simulate import Line, Outcome, Rule, StoppedRun
 
 __all__ = ["rules_of", "simulate"]
 
@@ -52,7 +52,7 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Say what another policy would have refused and saved."""
-    from bursar.budget import simulate as dry_run  # with SQLAlchemy
+    from bursar.budget.whatif import simulate as dry_run  # with SQLAlchemy
 
     now = datetime.now(UTC)
     begins = moment(since, zone_of(zone), now)
@@ -66,7 +66,7 @@ def simulate(
 
 def rules_of(config: Config) -> Iterator[Rule]:
     """The budgets of a policy, as the replay takes them."""
-    from bursar.budget.simulate import Rule
+    from bursar.budget.whatif.simulate import Rule
     from bursar.runtime.tenants import declared_budgets, limit_of
 
     for path, budgets in declared_budgets(config):

@@ -17,8 +17,8 @@ from bursar.runtime.cli.patience import patience
 from bursar.runtime.cli.words import counted
 
 if TYPE_CHECKING:
+    from bursar.budget.audit.verify import Audit
     from bursar.budget.ledger import Ledger
-    from bursar.budget.verify import Audit
 
 __all__ = ["audited", "print_audit", "signing_key", "verify"]
 
@@ -40,7 +40,7 @@ def verify(
     as_json: AsJson = False,
 ) -> int:
     """Find whatever was changed, taken out, added or moved in the ledger."""
-    from bursar.budget.account_check import rebuild as write_balances  # with SQLAlchemy
+    from bursar.budget.audit.account_check import rebuild as write_balances  # with SQLAlchemy
     from bursar.budget.windows import to_us
 
     with open_books(config) as books:
@@ -65,8 +65,8 @@ def verify(
 
 def audited(ledger: Ledger, heads: Sequence[str] = ()) -> Audit:
     """What a look at the whole ledger came to, with a bar while it goes on; raises UsageError."""
-    from bursar.budget.verify import Head
-    from bursar.budget.verify import verify as look
+    from bursar.budget.audit.verify import Head
+    from bursar.budget.audit.verify import verify as look
 
     with patience("verifying") as tell:
         parsed = [Head.parse(text) for text in heads]
@@ -75,7 +75,7 @@ def audited(ledger: Ledger, heads: Sequence[str] = ()) -> Audit:
 
 def signing_key() -> bytes | None:
     """The secret that summaries are signed with, from the environment."""
-    from bursar.budget.summaries import SIGNING_KEY
+    from bursar.budget.audit.summaries import SIGNING_KEY
 
     return os.environ.get(SIGNING_KEY, "").strip().encode() or None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bursar.budget.errors import BursarError
-from bursar.budget.store import Store
+from bursar.budget.stores.store import Store
 from bursar.runtime.cli.db import versions, where
 from bursar.runtime.cli.words import counted, rates_text
 from bursar.runtime.config import Config, load_config

@@ -12,7 +12,7 @@ from bursar.budget.errors import UsageError
 from bursar.runtime.cli.moments import moment, zone_of
 
 if TYPE_CHECKING:
-    from bursar.budget.spend import Selection
+    from bursar.budget.reports.spend import Selection
 
 __all__ = ["LAST_30_DAYS", "Chosen"]
 
@@ -41,7 +41,7 @@ class Chosen:
 
     def selection(self, now: datetime) -> Selection:
         """What is chosen, as the ledger reads it; raises UsageError for what is no time or zone, or no stretch."""
-        from bursar.budget.spend import FILTERS, Selection
+        from bursar.budget.reports.spend import FILTERS, Selection
 
         zone = zone_of(self.zone)
         since, until = moment(self.since, zone, now), now if self.until is None else moment(self.until, zone, now)

@@ -9,8 +9,8 @@ from contextlib import closing
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from bursar.budget.migrate import SCRIPTS
-from bursar.budget.store import Store
+from bursar.budget.stores.migrate import SCRIPTS
+from bursar.budget.stores.store import Store
 from bursar.runtime.cli.books import open_books
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile, DryRun
 from bursar.runtime.cli.output import console, print_json

@@ -14,16 +14,16 @@ from bursar.runtime.cli.chosen import Chosen
 
 if TYPE_CHECKING:
     from bursar.budget.budgets import BudgetLine
-    from bursar.budget.chart import Burn
-    from bursar.budget.spend import Selection
-    from bursar.budget.stack import Stack
+    from bursar.budget.reports.chart import Burn
+    from bursar.budget.reports.spend import Selection
+    from bursar.budget.reports.stack import Stack
 
 __all__ = ["write_picture"]
 
 
 def write_picture(file: Path, books: Books, chosen: Chosen, selection: Selection, stack: Stack, now: datetime) -> None:
     """Draw it; raises UsageError where matplotlib is missing or the file cannot be written."""
-    from bursar.budget.chart import write_png
+    from bursar.budget.reports.chart import write_png
 
     who = chosen.budget_path or " ".join(selection.where.values()) or "all tenants"
     span = f"{stack.days[0]} to {stack.days[-1]}" if stack.days else "nothing spent"
@@ -32,8 +32,8 @@ def write_picture(file: Path, books: Books, chosen: Chosen, selection: Selection
 
 def _burn(books: Books, path: str | None, selection: Selection, now: datetime) -> Burn | None:
     """The budget in money with the longest window: a month rather than an hour."""
-    from bursar.budget.chart import Burn
-    from bursar.budget.spend import Selection
+    from bursar.budget.reports.chart import Burn
+    from bursar.budget.reports.spend import Selection
 
     lines = [line for line in books.ledger.budgets.ls(path) if line.path == path and _is_drawn(line)] if path else []
     if not lines:

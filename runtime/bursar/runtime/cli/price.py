@@ -8,8 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from bursar.budget.pricebook import PriceBook
-from bursar.budget.prices import Price
+from bursar.budget.pricing.book import PriceBook
+from bursar.budget.pricing.prices import Price
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile
 from bursar.runtime.cli.output import Column, console, print_json, print_table
 from bursar.runtime.cli.price_source import prices_of

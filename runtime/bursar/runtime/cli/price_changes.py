@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from bursar.budget.prices import PRICED_TIERS, Price
+from bursar.budget.pricing.prices import PRICED_TIERS, Price
 from bursar.runtime.cli.words import rates_text
 
 if TYPE_CHECKING:
-    from bursar.budget.pricebook import ModelFacts
+    from bursar.budget.pricing.book import ModelFacts
 
 __all__ = ["PriceChange", "changed", "differing"]
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from bursar.budget.pricebook import PriceBook
-from bursar.budget.prices import Price
+from bursar.budget.pricing.book import PriceBook
+from bursar.budget.pricing.prices import Price
 from bursar.runtime.cli.exits import Exit
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile
 from bursar.runtime.cli.output import console, print_error, print_json
@@ -23,8 +23,8 @@ from bursar.runtime.config import Config, load_config
 from bursar.runtime.models.catalog import Catalog
 
 if TYPE_CHECKING:
-    from bursar.budget.pricebook import ModelFacts
-    from bursar.budget.pricelist import PriceList
+    from bursar.budget.pricing.book import ModelFacts
+    from bursar.budget.pricing.pricelist import PriceList
 
 __all__ = ["check"]
 
@@ -99,7 +99,7 @@ def _by_name(config: Config, prices: PriceBook) -> Mapping[str, Price | None]:
 def _of_file(config: Config, file: Path | None, today: date) -> Mapping[str, Mapping[str, Price | None]]:
     if file is None:
         return {}
-    from bursar.budget.price_files import read_price_file  # only where there is a file to read
+    from bursar.budget.pricing.files import read_price_file  # only where there is a file to read
 
     prices: Mapping[str, ModelFacts] = read_price_file(file, effective=today).prices
     names = {name: PriceBook.name_of(section.provider, section.model or "") for name, section in config.models.items()}

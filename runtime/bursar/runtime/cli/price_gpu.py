@@ -10,9 +10,9 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from bursar.budget.errors import UsageError
-from bursar.budget.gpu import OUTPUT_WEIGHT, GpuTime
-from bursar.budget.pricebook import ModelFacts, PriceBook
-from bursar.budget.prices import Price
+from bursar.budget.pricing.book import ModelFacts, PriceBook
+from bursar.budget.pricing.gpu import OUTPUT_WEIGHT, GpuTime
+from bursar.budget.pricing.prices import Price
 from bursar.runtime.cli.books import open_books
 from bursar.runtime.cli.moments import moment
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, By, ConfigFile, DryRun, author, flag, read_usd
@@ -21,7 +21,7 @@ from bursar.runtime.cli.price_import import effective_day
 from bursar.runtime.cli.words import counted, plain, rate_text
 
 if TYPE_CHECKING:
-    from bursar.budget.measured import Measured
+    from bursar.budget.pricing.measured import Measured
 
 __all__ = ["gpu"]
 
@@ -45,7 +45,7 @@ def gpu(
     as_json: AsJson = False,
 ) -> None:
     """Price a model of your own by the time of its GPUs."""
-    from bursar.budget.measured import measure  # with SQLAlchemy
+    from bursar.budget.pricing.measured import measure  # with SQLAlchemy
 
     day, now = effective_day(effective), datetime.now(UTC)
     with open_books(config) as books:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from bursar.budget.errors import UsageError
-from bursar.budget.price_files import read_price_file
-from bursar.budget.pricebook import ModelFacts
+from bursar.budget.pricing.book import ModelFacts
+from bursar.budget.pricing.files import read_price_file
 from bursar.runtime.cli.books import open_books
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, By, ConfigFile, DryRun, author
 from bursar.runtime.cli.output import Column, console, print_json, print_table
@@ -18,7 +18,7 @@ from bursar.runtime.cli.price_changes import PriceChange, changed
 from bursar.runtime.cli.words import counted
 
 if TYPE_CHECKING:
-    from bursar.budget.pricelist import PriceList
+    from bursar.budget.pricing.pricelist import PriceList
 
 __all__ = ["effective_day", "import_"]
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from bursar.budget.pricebook import PriceBook
+from bursar.budget.pricing.book import PriceBook
 
 if TYPE_CHECKING:
-    from bursar.budget.pricelist import PriceList
+    from bursar.budget.pricing.pricelist import PriceList
     from bursar.runtime.config import Config
 
 __all__ = ["prices_of"]
@@ -21,8 +21,8 @@ def prices_of(config: Config) -> Iterator[PriceBook | PriceList]:
     if config.database_path is not None and not config.database_path.exists():
         yield PriceBook.builtin()
         return
-    from bursar.budget.pricelist import PriceList  # with SQLAlchemy
-    from bursar.budget.store import Store
+    from bursar.budget.pricing.pricelist import PriceList  # with SQLAlchemy
+    from bursar.budget.stores.store import Store
 
     store = Store(config.database_url())
     try:

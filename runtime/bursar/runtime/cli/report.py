@@ -23,8 +23,8 @@ from bursar.runtime.cli.shapes import report_json
 from bursar.runtime.cli.words import counted, plain
 
 if TYPE_CHECKING:
-    from bursar.budget.report import Reports
-    from bursar.budget.spend import Group, Selection, SpendLine
+    from bursar.budget.reports.report import Reports
+    from bursar.budget.reports.spend import Group, Selection, SpendLine
 
 __all__ = ["report"]
 
@@ -59,7 +59,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Sum up spending by any combination, and say what of it was waste."""
-    from bursar.budget.stack import stacked
+    from bursar.budget.reports.stack import stacked
 
     now = utc_now()
     selection = chosen.selection(now)
@@ -104,9 +104,9 @@ def _written(
     focus: Path | None,
 ) -> Iterator[tuple[Path, int]]:
     """Write the files that are asked for; what was written, and how many rows it has."""
-    from bursar.budget.export import write_csv, write_parquet
-    from bursar.budget.focus import COLUMNS, focus_rows
-    from bursar.budget.spend_table import spend_columns, spend_row
+    from bursar.budget.reports.export import write_csv, write_parquet
+    from bursar.budget.reports.focus import COLUMNS, focus_rows
+    from bursar.budget.reports.spend_table import spend_columns, spend_row
 
     for file, write in ((csv, write_csv), (parquet, write_parquet)):
         if file:

@@ -14,9 +14,9 @@ from bursar.runtime.runs.run import Interrupt, Run
 
 if TYPE_CHECKING:
     from bursar.budget.budgets import BudgetLine, GrantLine
-    from bursar.budget.prices import Price
-    from bursar.budget.report import Attempt, Outlook, RunBill, Stop
-    from bursar.budget.spend import Group, Selection, SpendLine
+    from bursar.budget.pricing.prices import Price
+    from bursar.budget.reports.report import Attempt, Outlook, RunBill, Stop
+    from bursar.budget.reports.spend import Group, Selection, SpendLine
 
 __all__ = [
     "amounts_json",

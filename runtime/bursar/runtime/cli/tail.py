@@ -20,7 +20,7 @@ from bursar.runtime.cli.telling import next_commands, summary
 from bursar.runtime.cli.words import plain
 
 if TYPE_CHECKING:
-    from bursar.budget.report import Attempt
+    from bursar.budget.reports.report import Attempt
 
 __all__ = ["follow", "tail"]
 

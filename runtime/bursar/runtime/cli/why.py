@@ -18,7 +18,7 @@ from bursar.runtime.cli.words import plain, rates_text, short, shown_time
 from bursar.runtime.runs.run import Run
 
 if TYPE_CHECKING:
-    from bursar.budget.report import Attempt, RunBill, Stop
+    from bursar.budget.reports.report import Attempt, RunBill, Stop
 
 __all__ = ["why"]
 

@@ -17,7 +17,7 @@ from bursar.runtime.cli.words import plain, rate_text, shown
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from bursar.budget.report import Attempt, Draw
+    from bursar.budget.reports.report import Attempt, Draw
 
 __all__ = ["call_json", "print_call"]
 

@@ -13,7 +13,7 @@ from bursar.budget.money import format_usd
 from bursar.runtime.cli.options import CONFIG_FILE
 
 if TYPE_CHECKING:
-    from bursar.budget.prices import Price
+    from bursar.budget.pricing.prices import Price
 
 __all__ = [
     "about",

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bursar.budget.errors import PriceMissingError, UsageError
-from bursar.budget.pricebook import ModelFacts, PriceBook
-from bursar.budget.prices import Bounds, Price
+from bursar.budget.pricing.book import ModelFacts, PriceBook
+from bursar.budget.pricing.prices import Bounds, Price
 from bursar.runtime.config import Config, ModelConfig
 from bursar.runtime.declared_prices import declared_price
 from bursar.runtime.models.litellm_sdk import LiteLLMProvider
@@ -21,7 +21,7 @@ from bursar.runtime.models.sim import SimProvider
 from bursar.runtime.models.wire import OutputBound
 
 if TYPE_CHECKING:
-    from bursar.budget.pricelist import PriceList
+    from bursar.budget.pricing.pricelist import PriceList
 
 __all__ = ["OUTPUT_CAP", "Catalog", "Model"]
 

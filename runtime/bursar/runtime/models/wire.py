@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from bursar.budget.errors import ConfigError
+from bursar.budget.pricing.usage_shapes import openai_chat
 from bursar.budget.usage import Usage
-from bursar.budget.usage_shapes import openai_chat
 from bursar.runtime.models.failures import excerpt
 from bursar.runtime.models.provider import BadReply, BrokenStream, ModelReply, ModelRequest, NotSent
 

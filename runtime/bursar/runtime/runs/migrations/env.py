@@ -1,4 +1,4 @@
-"""Alembic's entry: the connection is handed in by `bursar.budget.migrate`, inside its one transaction."""
+"""Alembic's entry: the connection is handed in by `bursar.budget.stores.migrate`, inside its one transaction."""
 
 from alembic import context
 

@@ -1,0 +1,1 @@
+"""What somebody has to be told, and how they are told: thresholds, forecasts and anomalies, signed webhooks."""

@@ -1,0 +1,1 @@
+"""Whether the ledger is what it says: verification, who changed what, and retention under signed summaries."""

@@ -1,0 +1,1 @@
+"""Where the ledger is kept: a SQLite file or a PostgreSQL database, its transactions and its tables' versions."""
