@@ -150,9 +150,9 @@ class _Rows:
 RESERVATION = ("id", "call", *(column.name for column in reservation.c if column.name not in ("id", "call")))
 ENTRY = (
     *("number", "reservation_id", "hash"),
-    *(column.name for column in entry.c if column.name not in ("seq", "number", "reservation_id", "hash")),
+    *(column.name for column in entry.c if column.name not in ("number", "reservation_id", "hash")),
 )
-_NOTHING_SAID: dict[str, Any] = dict.fromkeys(column.name for column in entry.c if column.name != "seq")
+_NOTHING_SAID: dict[str, Any] = dict.fromkeys(entry.c.keys())
 _A_CALL: dict[str, Any] = dict.fromkeys(column.name for column in reservation.c) | {
     "attempt": 0,
     "kind": "model",

@@ -13,6 +13,10 @@ __all__ = ["entries_of"]
 
 
 def entries_of(store: Store, kind: str) -> Sequence[RowMapping]:
-    """Every entry of a kind, in order."""
+    """Every entry of a kind, one chain after the other."""
     with store.read() as connection:
-        return connection.execute(select(entry).where(entry.c.kind == kind).order_by(entry.c.seq)).mappings().all()
+        return (
+            connection.execute(select(entry).where(entry.c.kind == kind).order_by(entry.c.chain, entry.c.number))
+            .mappings()
+            .all()
+        )

@@ -38,7 +38,7 @@ _BODY = (
     *(f"{side}_{name}" for side in ("held", "posted", "limit") for name in DIMENSIONS),
     *("author", "note", "detail"),
 )
-_COLUMNS = [column.name for column in entry.c if column.name != "seq"]
+_COLUMNS = entry.c.keys()
 _ENTRY = Positional(insert(entry).values({name: bindparam(name) for name in _COLUMNS}), _COLUMNS)
 
 
@@ -127,7 +127,7 @@ def journal(
 
 
 def body_of(row: Record) -> str:
-    """What the hash of an entry covers, beside the hash before it: all its columns but `seq`, `number` and `hash`."""
+    """What the hash of an entry covers, beside the hash before it: all its columns but `number` and `hash`."""
     return _as_json([row[name] for name in _BODY])
 
 

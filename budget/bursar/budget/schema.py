@@ -183,9 +183,8 @@ Index(
 entry = Table(
     "entry",
     metadata,
-    Column("seq", _NUMBER, primary_key=True),
-    Column("chain", Text, nullable=False),  # the tenant, or the organisation: org:globex
-    Column("number", _NUMBER, nullable=False),  # from 1 in each chain, without a gap
+    Column("chain", Text, primary_key=True),  # the tenant, or the organisation: org:globex
+    Column("number", _NUMBER, primary_key=True, autoincrement=False),  # from 1 in each chain, without a gap
     Column("at_us", BigInteger, nullable=False),
     Column("kind", Text, nullable=False),
     Column("reservation_id", _NUMBER),
@@ -198,7 +197,7 @@ entry = Table(
     Column("note", Text),
     Column("detail", Text),  # what the other columns have no room for, as JSON: a budget's policy, a grant's expiry
     Column("hash", Text, nullable=False),
-    UniqueConstraint("chain", "number", name="entry_number"),
+    sqlite_with_rowid=False,  # one tree for the rows and their key: every call writes a page of each tree
 )
 Index(
     "entry_reservation",

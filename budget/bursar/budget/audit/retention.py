@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, func, insert, or_, select, update
 
@@ -211,7 +210,7 @@ class _Batch:
             "last_hash": self.entries[-1]["hash"],
             "balances": json.dumps(tallied(self.entries)),
             "reservations": json.dumps(kept),
-            "changes": json.dumps([_plain(one) for one in self.entries if _says_who(one)]),
+            "changes": json.dumps([dict(one) for one in self.entries if _says_who(one)]),
             "author": author,
             "made_us": now,
         }
@@ -247,7 +246,3 @@ def _moved(entries: Iterable[RowMapping]) -> dict[int, list[int]]:
 def _says_who(row: RowMapping) -> bool:
     """Whether an entry is one that people ask for years later: who changed what, and why."""
     return row["detail"] is not None or (row["path"] is not None and row["kind"] not in ROUTINE)
-
-
-def _plain(row: RowMapping) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != "seq"}

@@ -109,7 +109,7 @@ def bill_of(connection: Connection, run_id: str) -> RunBill:
     row = connection.execute(runs).mappings().first()
     if row is None:
         raise NotFoundError(f"the ledger knows no run {run_id}", next_step="bursar runs ls")
-    changes = select(entry).where(within(row["path"], entry.c.path), entry.c.kind != "open").order_by(entry.c.seq)
+    changes = select(entry).where(within(row["path"], entry.c.path), entry.c.kind != "open").order_by(entry.c.number)
     return RunBill(
         run_id=run_id,
         path=row["path"],

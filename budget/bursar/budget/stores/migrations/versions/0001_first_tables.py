@@ -42,7 +42,6 @@ def upgrade() -> None:
     )
     op.create_table(
         "entry",
-        sa.Column("seq", _NUMBER, nullable=False),
         sa.Column("chain", sa.Text(), nullable=False),
         sa.Column("number", _NUMBER, nullable=False),
         sa.Column("at_us", sa.BigInteger(), nullable=False),
@@ -66,8 +65,8 @@ def upgrade() -> None:
         sa.Column("note", sa.Text(), nullable=True),
         sa.Column("detail", sa.Text(), nullable=True),
         sa.Column("hash", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("seq"),
-        sa.UniqueConstraint("chain", "number", name="entry_number"),
+        sa.PrimaryKeyConstraint("chain", "number"),
+        sqlite_with_rowid=False,
     )
     op.create_index(
         "entry_path",
