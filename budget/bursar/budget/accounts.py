@@ -13,14 +13,14 @@ from bursar.budget.admission import Balance
 from bursar.budget.alerts.thresholds import arm
 from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.errors import LedgerError
-from bursar.budget.grants import end_expired, give
+from bursar.budget.grants import end_expired, give, granted
 from bursar.budget.journal import NOTHING, journal
 from bursar.budget.schema import FOREVER_US, account, pot
 from bursar.budget.scope import Kind, chain_of
 from bursar.budget.stores.prepared import Prepared, Record
 from bursar.budget.windows import Period, from_us, rolling_us, window_at
 
-__all__ = ["CURRENT", "Standing", "create_pot", "current", "open_window", "rolled", "within"]
+__all__ = ["CURRENT", "Standing", "create_pot", "current", "limit_window", "open_window", "rolled", "within"]
 
 _NOW = and_(
     account.c.pot_id == pot.c.id,
@@ -154,36 +154,40 @@ def open_window(connection: Connection, row: Record, now: int, *, journaled: boo
     span = {"starts_us": window.starts_us, "ends_us": window.ends_us}
     its_own = account.c.pot_id == row["id"]
     found = connection.execute(select(account).where(its_own, account.c.window == window.name)).mappings().first()
-    if found is not None and all(found[edge] == at for edge, at in span.items()):
-        return int(found["id"])
-    # The pot's zone was changed: a window keeps its account by its name, and no two of them hold the same time.
-    connection.execute(update(account).where(its_own, account.c.ends_us > now).values(ends_us=now))
-    if found is not None:
-        connection.execute(update(account).where(account.c.id == found["id"]).values(span))
-        return int(found["id"])
+    if rolling_us(row["per"]) is None:  # buckets never cross, and a clock that goes back must not free what they hold
+        # The zone was changed, or the clock: a window keeps its account by its name, and no two hold the same time.
+        others = account.c.window != window.name
+        connection.execute(update(account).where(its_own, others, account.c.ends_us > now).values(ends_us=now))
     limit = {name: row[f"limit_{name}"] for name in DIMENSIONS}
+    if found is not None:
+        if any(found[edge] != at for edge, at in span.items()):
+            connection.execute(update(account).where(account.c.id == found["id"]).values(span))
+            limit_window(connection, row, found["id"])
+            _tell(connection, found["id"], row["path"], limit, window.name, now)
+        return int(found["id"])
     made = insert(account).values(
         pot_id=row["id"], window=window.name, **span, **{f"limit_{name}": of for name, of in limit.items()}
     )
     account_id = _inserted(connection.execute(made).inserted_primary_key)
     path = row["path"]
     if journaled:
-        journal(
-            connection,
-            chain=chain_of(path),
-            kind="window",
-            at_us=now,
-            accounts=json.dumps([account_id]),
-            path=path,
-            limit=limit,
-            note=window.name,
-        )
-    if carried := _carried(connection, row, window.starts_us):
+        _tell(connection, account_id, path, limit, window.name, now)
+    if carried := _carried(connection, row, window.starts_us, now):
         note = f"left of or owed by the window before {window.name}"
         give(connection, account_id, path, carried, author="policy", note=note, now=now, kind="carry")
     if row["alerts"] is not None:
         arm(connection, account_id, now)
     return account_id
+
+
+def limit_window(connection: Connection, row: Record, account_id: int) -> None:
+    """Bring a pot's limits into a window, which keeps what it was granted."""
+    more = granted(connection, account_id)
+    limits = {
+        f"limit_{name}": None if (of := row[f"limit_{name}"]) is None else of + getattr(more, name)
+        for name in DIMENSIONS
+    }
+    connection.execute(update(account).where(account.c.id == account_id).values(**limits))
 
 
 def create_pot(connection: Connection, values: Mapping[str, Any], now: int) -> int:
@@ -241,7 +245,22 @@ def _rolled(connection: Connection, row: Standing, now: int) -> Standing:
     )
 
 
-def _carried(connection: Connection, row: Record, starts_us: int) -> Amounts:
+def _tell(
+    connection: Connection, account_id: int, path: str, limit: Mapping[str, int | None], window: str, now: int
+) -> None:
+    journal(
+        connection,
+        chain=chain_of(path),
+        kind="window",
+        at_us=now,
+        accounts=json.dumps([account_id]),
+        path=path,
+        limit=limit,
+        note=window,
+    )
+
+
+def _carried(connection: Connection, row: Record, starts_us: int, now: int) -> Amounts:
     """What the window before left, up to `rollover_percent` of the limit; below zero what it owes.
 
     A window in which nothing was called has no account: it pays what the one before it owed, and leaves the rest.
@@ -249,9 +268,13 @@ def _carried(connection: Connection, row: Record, starts_us: int) -> Amounts:
     if not _carries(row):
         return NOTHING
     others = select(account).where(account.c.pot_id == row["id"], account.c.starts_us < starts_us)
-    last = connection.execute(others.order_by(account.c.ends_us.desc()).limit(1)).mappings().first()
+    newest = others.order_by(account.c.ends_us.desc()).limit(1)
+    last = connection.execute(newest).mappings().first()
     if last is None:
         return NOTHING
+    if (last["grants_end_us"] or FOREVER_US) <= now:  # nobody called since
+        end_expired(connection, last["id"], row["path"], now)
+        last = connection.execute(newest).mappings().one()
     # What is still in flight counts as used: it may come to that.
     used = {name: last[f"posted_{name}"] + last[f"held_{name}"] for name in DIMENSIONS}
     limits = {name: last[f"limit_{name}"] for name in DIMENSIONS}

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bursar.budget.amounts import DIMENSIONS, Amounts
+from bursar.budget.money import NANOUSD_MAX
 from bursar.budget.pricing.prices import Price
 from bursar.budget.refusal import Refusal
 from bursar.budget.scope import Kind
+from bursar.budget.usage import TOKENS_MAX
 from bursar.budget.windows import Period
 
 __all__ = ["Admitted", "Balance", "ModelQuote", "SliceQuote", "ToolQuote", "Wait", "admit"]
@@ -22,7 +24,7 @@ __all__ = ["Admitted", "Balance", "ModelQuote", "SliceQuote", "ToolQuote", "Wait
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelQuote:
-    """The upper bound of one model call; raises ValueError for a count below 0."""
+    """The upper bound of one model call; raises ValueError for a count that is below 0, no int or above TOKENS_MAX."""
 
     model: str
     price: Price | None
@@ -44,28 +46,39 @@ class ModelQuote:
     """Whether the tenant's policy lets a call without a price pass a limit in money (see `bursar.budget.policies`)."""
 
     def __post_init__(self) -> None:
-        if min(self.input_tokens, self.max_output_tokens, self.min_output_tokens) < 0:
-            raise ValueError(f"a quote cannot be for fewer than 0 tokens: {self!r}")
+        _check("tokens", TOKENS_MAX, self.input_tokens, self.max_output_tokens, self.min_output_tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolQuote:
-    """The upper bound of one tool call; raises ValueError for a count below 0."""
+    """The upper bound of one tool call; raises ValueError for a count that is below 0, no int or above TOKENS_MAX."""
 
     tool_calls: int = 1
     keep_back: Mapping[str, Amounts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.tool_calls < 0:
-            raise ValueError(f"a quote cannot be for fewer than 0 calls: {self!r}")
+        _check("tool calls", TOKENS_MAX, self.tool_calls)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceQuote:
-    """A part of what a scope may spend, to be held at once (see `bursar.budget.slices`)."""
+    """A part of what a scope may spend, to be held at once (see `bursar.budget.slices`).
+
+    Raises ValueError for an amount that is below 0, no int or above NANOUSD_MAX.
+    """
 
     amounts: Amounts
     keep_back: Mapping[str, Amounts] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in DIMENSIONS:
+            _check(name, NANOUSD_MAX, getattr(self.amounts, name))
+
+
+def _check(what: str, most: int, *counts: object) -> None:
+    for count in counts:
+        if type(count) is not int or not 0 <= count <= most:
+            raise ValueError(f"a quote of {count!r} {what}: expected a whole number from 0 to {most}")
 
 
 class Balance(NamedTuple):

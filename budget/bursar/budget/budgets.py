@@ -12,13 +12,13 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from sqlalchemy import Connection, RowMapping, select, update
 
-from bursar.budget.accounts import CURRENT, create_pot, open_window, rolled, within
+from bursar.budget.accounts import CURRENT, create_pot, limit_window, open_window, rolled, within
 from bursar.budget.alerts.thresholds import arm
 from bursar.budget.allocation import check_parts, parent_of
 from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.errors import NotFoundError, UsageError
 from bursar.budget.gate import reopen
-from bursar.budget.grants import end, give, granted
+from bursar.budget.grants import end, give
 from bursar.budget.journal import amounts_in, claim, journal
 from bursar.budget.money import NANOUSD_MAX
 from bursar.budget.schema import FOREVER_US, account, grant, pot
@@ -304,10 +304,7 @@ def _change(connection: Connection, wanted: Mapping[str, Any], now: int) -> int:
     """Set new limits; the present window keeps what was used and what was granted. Returns its account's id."""
     connection.execute(update(pot).where(pot.c.id == wanted["id"]).values(**wanted))
     account_id = open_window(connection, wanted, now)
-    more = granted(connection, account_id)
-    base = {name: wanted[f"limit_{name}"] for name in DIMENSIONS}
-    limits = {f"limit_{name}": None if of is None else of + getattr(more, name) for name, of in base.items()}
-    connection.execute(update(account).where(account.c.id == account_id).values(**limits))
+    limit_window(connection, wanted, account_id)
     return account_id
 
 

@@ -28,6 +28,7 @@ from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.errors import LedgerError, LedgerUnavailable, ReservationError, UsageError
 from bursar.budget.gate import closed
 from bursar.budget.journal import NOTHING, amounts_in, claim, columns_of, move
+from bursar.budget.limits import SECONDS_MAX
 from bursar.budget.refusal import Refusal
 from bursar.budget.reservations import (
     Call,
@@ -93,7 +94,7 @@ class Slices:
         which spares reading again what that one knows. Raises UsageError for an empty slice, LedgerUnavailable, and
         NotFoundError for a run that was never opened.
         """
-        if not amounts or seconds <= 0 or batch < 1:
+        if not amounts or not 0 < seconds <= SECONDS_MAX or batch < 1:
             raise UsageError(f"a slice needs amounts, seconds and a batch above zero: {amounts}, {seconds}, {batch}")
         now = to_us(self._clock())
         call = Call(id=f"slice:{epoch}:{now}", scope=scope, epoch=epoch, node="slice")

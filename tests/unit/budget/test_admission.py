@@ -236,9 +236,9 @@ def test_a_tool_call_is_admitted_refused_or_waits_by_the_same_rules(balances: li
 @pytest.mark.parametrize("field", ["input_tokens", "max_output_tokens", "min_output_tokens"])
 def test_a_quote_below_nothing_is_refused_since_it_would_give_back_what_others_hold(field: str) -> None:
     counts: dict[str, Any] = {"input_tokens": 1, "max_output_tokens": 1, field: -1}
-    with pytest.raises(ValueError, match="fewer than 0 tokens"):
+    with pytest.raises(ValueError, match="expected a whole number from 0"):
         ModelQuote(model="small-1", price=PRICE, **counts)
-    with pytest.raises(ValueError, match="fewer than 0 calls"):
+    with pytest.raises(ValueError, match="expected a whole number from 0"):
         ToolQuote(tool_calls=-1)
 
 

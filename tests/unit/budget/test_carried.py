@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bursar.budget import Ledger, Scope, Store
+from bursar.budget import Amounts, Ledger, Scope, Store
 from bursar.budget.audit.verify import verify
 from bursar.budget.errors import UsageError
 from bursar.budget.testing import Clock, a_call, a_quote, audit, reserved, tokens
@@ -48,6 +48,19 @@ def set_budget(ledger: Ledger, per: str = "month", *, limit: int = 10, **policy:
 
 
 # --- Rollover ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_granted_until_a_time_rolls_over_no_more_once_that_is_past(
+    ledger: Ledger, clock: Clock, spend: Spender
+) -> None:
+    set_budget(ledger, "day", rollover_percent=100)
+    spend(10)
+    ledger.budgets.grant(
+        "acme", Amounts(tool_calls=10), author="dana", note="for an hour", expires_at=clock.now + timedelta(hours=1)
+    )
+    clock.advance(days=1)
+    assert spend(1)
+    assert left(ledger) == 9
 
 
 def test_what_is_unused_comes_into_the_next_window_up_to_the_percent(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bursar.budget import Amounts, Ledger, Limits, Price, Reservation, Scope
+from bursar.budget import Amounts, Ledger, Limits, Price, Reservation, Scope, ToolQuote
 from bursar.budget.amounts import DIMENSIONS
 from bursar.budget.errors import NotFoundError, ReservationError, UsageError
 from bursar.budget.money import NANOUSD_MAX
@@ -53,6 +53,22 @@ class MistakeRules:
             assert f"limit {expected}" in str(of_limit.value)
             assert f"grant {expected}" in str(of_grant.value)
         assert ledger.budgets.ls() == [line]
+
+    @pytest.mark.parametrize("count", [-1, 0.5, 1.0, math.nan, True, 2**70])
+    def test_no_call_and_no_slice_is_admitted_for_what_is_no_count(self, ledger: Ledger, count: Any) -> None:
+        for name in ("input_tokens", "max_output_tokens", "min_output_tokens"):
+            with pytest.raises(ValueError, match="expected a whole number from 0"):
+                replace(a_quote(), **{name: count})
+        with pytest.raises(ValueError, match="expected a whole number from 0"):
+            ToolQuote(tool_calls=count)
+        for name in DIMENSIONS:
+            with pytest.raises(ValueError, match="expected a whole number from 0"):
+                ledger.slices.open(SUPPORT, 0, Amounts(**{name: count}), seconds=60)
+
+    @pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, 1e30])
+    def test_a_slice_is_held_for_a_time_above_zero_that_ends(self, ledger: Ledger, seconds: float) -> None:
+        with pytest.raises(UsageError, match="above zero"):
+            ledger.slices.open(SUPPORT, 0, Amounts(1), seconds=seconds)
 
     def test_a_limit_may_be_as_large_as_the_ledger_can_hold(self, ledger: Ledger) -> None:
         ledger.budgets.set("acme", limit=dict.fromkeys(DIMENSIONS, NANOUSD_MAX), author="dana")
@@ -118,6 +134,35 @@ class MistakeRules:
         for day in (today, tomorrow):
             clock.now = day
             assert refused(ledger, a_call("one more")).window == f"{day:%Y-%m-%d}"
+
+    def test_a_clock_that_goes_back_frees_nothing_of_a_rolling_window(self, ledger: Ledger, clock: Clock) -> None:
+        ledger.budgets.set("acme", per="rolling-24h", limit={"steps": 1}, author="dana")
+        settled(ledger, a_call())
+        clock.advance(hours=-6)
+        refused(ledger, a_call("before it was made"))
+        clock.advance(hours=6 + 19)
+        refused(ledger, a_call("19 hours later"))
+
+    def test_a_limit_that_is_lowered_holds_in_later_windows_that_a_clock_was_in_already(
+        self, ledger: Ledger, clock: Clock
+    ) -> None:
+        ledger.budgets.set("acme", per="day", limit={"steps": 10}, author="dana")
+        clock.advance(days=1)
+        settled(ledger, a_call())
+        clock.advance(days=-1)
+        ledger.budgets.set("acme", per="day", limit={"steps": 1}, author="dana")
+        clock.advance(days=1)
+        assert refused(ledger, a_call("one more")).limit == 1
+
+    def test_a_limit_that_is_lowered_holds_in_later_windows_of_a_zone_that_was_left(
+        self, ledger: Ledger, clock: Clock
+    ) -> None:
+        ledger.budgets.set("acme", per="day", limit={"steps": 10}, author="dana")
+        ledger.budgets.set("acme", per="day", zone="Pacific/Kiritimati", limit={}, author="dana")
+        ledger.budgets.set("acme", per="day", zone="UTC", limit={"steps": 1}, author="dana")
+        clock.advance(days=1)
+        settled(ledger, a_call())
+        assert refused(ledger, a_call("one more")).limit == 1
 
     def test_a_clock_that_goes_back_loses_neither_a_call_nor_a_hold(self, ledger: Ledger, clock: Clock) -> None:
         hold = ledger.gates.hold(SUPPORT.run_path, "worker", 60)
