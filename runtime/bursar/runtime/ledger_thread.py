@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from bursar.budget.admission import ModelQuote, Wait
 from bursar.budget.errors import LedgerUnavailable
@@ -41,7 +42,8 @@ class LedgerThread:
         self.ledger = ledger
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="bursar-ledger")
         self._closing = threading.Event()
-        self._lost = False
+        self._failures = 0
+        self._unwritten: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
 
     async def do(self, operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Await an operation. Once handed in it is carried out, also when the caller is cancelled."""
@@ -49,7 +51,7 @@ class LedgerThread:
 
     def soon(self, operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Hand an operation in without waiting for it."""
-        return self._executor.submit(operation, *args, **kwargs)
+        return self._executor.submit(self._tried, self._failures, partial(operation, *args, **kwargs))
 
     def keep(self, operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Hand in what must not be lost, such as what a billed call came to: it is done again until the store takes it.
@@ -58,7 +60,7 @@ class LedgerThread:
         """
         done: Future[R] = Future()
         done.set_running_or_notify_cancel()
-        self.soon(self._write, done, partial(operation, *args, **kwargs))
+        self._executor.submit(self._write, done, partial(operation, *args, **kwargs))
         return done
 
     def at_once_or_kept(self, operation: Callable[[], R]) -> R | Future[R]:
@@ -118,19 +120,44 @@ class LedgerThread:
         if isinstance(made, Reservation):
             self.ledger.release(made, note="cancelled before it was sent")
 
-    def _write(self, done: Future[R], operation: Callable[[], R]) -> None:
-        """Do it, or hand it in anew, behind what others want; never again once the store was away at the end."""
+    def _tried(self, failures_before: int, operation: Callable[[], R]) -> R:
+        """Do it, unless the store was found away while this waited for its turn: else everybody waits for everybody."""
+        if self._failures > failures_before:
+            raise LedgerUnavailable(
+                f"the ledger {self.ledger.store.name} could not be used just now; nothing was reserved",
+                next_step="do it again later",
+            )
         try:
-            if self._lost:
-                raise LedgerUnavailable("the store was away to the end, so this was not written")
-            done.set_result(operation())
-        except LedgerUnavailable as error:
-            if not self._closing.wait(PAUSE_S):
-                with contextlib.suppress(RuntimeError):  # closed this moment
-                    self.soon(self._write, done, operation)
-                    return
-            self._lost = True
-            _log.error("what was not written stays held, and is charged in full as unknown: %s", error)
-            done.set_exception(error)
-        except BaseException as error:
-            done.set_exception(error)
+            return operation()
+        except LedgerUnavailable:
+            self._failures += 1
+            raise
+
+    def _write(self, done: Future[Any], operation: Callable[[], Any]) -> None:
+        self._unwritten.append((done, operation))
+        if len(self._unwritten) == 1:
+            self._write_on()
+
+    def _write_on(self) -> None:
+        """Write until the store is away; then again, behind what others want."""
+        while self._unwritten:
+            done, operation = self._unwritten[0]
+            try:
+                done.set_result(operation())
+            except LedgerUnavailable as error:
+                self._failures += 1
+                if not self._closing.wait(PAUSE_S):
+                    with contextlib.suppress(RuntimeError):  # closed this moment
+                        self._executor.submit(self._write_on)
+                        self._unwritten.rotate(-1)  # it may be that only this one is in somebody's way
+                        return
+                self._give_up(error)
+                return
+            except BaseException as error:
+                done.set_exception(error)
+            self._unwritten.popleft()
+
+    def _give_up(self, error: LedgerUnavailable) -> None:
+        _log.error("%s writes are lost, what they would settle stays charged in full: %s", len(self._unwritten), error)
+        while self._unwritten:
+            self._unwritten.popleft()[0].set_exception(error)
