@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select, update
+from sqlalchemy.exc import IntegrityError
 
 from bursar.budget.accounts import Standing, create_pot, within
 from bursar.budget.amounts import DIMENSIONS
@@ -16,14 +17,12 @@ from bursar.budget.errors import ConflictError, NotFoundError, UsageError
 from bursar.budget.journal import claim, journal
 from bursar.budget.limits import SECONDS_MAX, Limits
 from bursar.budget.refusal import Refusal
+from bursar.budget.reservations import Call
 from bursar.budget.schema import pot
 from bursar.budget.scope import Scope, chain_of
 from bursar.budget.stores.prepared import Record
 from bursar.budget.stores.store import Store
 from bursar.budget.windows import from_us, to_us
-
-if TYPE_CHECKING:
-    from bursar.budget.ledger import Call
 
 __all__ = ["Gates", "Hold", "closed", "reopen", "use_final"]
 
@@ -65,7 +64,7 @@ class Gates:
             "epoch": None if scope.sub_runs else 0,
             "seconds_us": None if seconds is None else int(seconds * _SECOND_US),
         }
-        with self._store.write() as connection:
+        with _one_owner(scope), self._store.write() as connection:
             claim(connection, [scope.tenant])
             if _may_open(connection, scope):
                 _open(connection, scope, path, limits.as_amounts_limit(), now, kind="run", **gate)
@@ -156,8 +155,8 @@ class Gates:
         The same goes for the agents that it uses as tools.
         """
         with self._store.write(durable=True) as connection:
-            _run(connection, path)
-            connection.execute(update(pot).where(within(path)).values(_GOES_ON))
+            its_own = pot.c.run_id == _run(connection, path)["run_id"]
+            connection.execute(update(pot).where(its_own, within(path)).values(_GOES_ON))
             journal(
                 connection, chain=chain_of(path), kind="reopen", at_us=to_us(self._clock()), path=path, author=author
             )
@@ -241,11 +240,24 @@ def use_final(connection: Connection, call: Call) -> None:
     connection.execute(update(pot).where(pot.c.path == call.scope.run_paths[-1]).values(final_call=call.id))
 
 
+@contextmanager
+def _one_owner(scope: Scope) -> Iterator[None]:
+    """Say in words that another tenant opened a run of this id in the same moment."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise _taken(scope) from error
+
+
+def _taken(scope: Scope) -> ConflictError:
+    return ConflictError(f"there is a run {scope.run_id!r} already, of another agent", next_step="use another id")
+
+
 def _may_open(connection: Connection, scope: Scope) -> bool:
     """Whether the scope's last pot can be made; False where it exists."""
     paths = set(connection.execute(select(pot.c.path).where(pot.c.run_id == scope.run_id)).scalars())
     if paths and scope.run_path not in paths:
-        raise ConflictError(f"there is a run {scope.run_id!r} already, of another agent", next_step="use another id")
+        raise _taken(scope)
     for path in scope.run_paths[:-1]:
         if path not in paths:
             raise NotFoundError(f"run {path} was never opened", next_step="Ledger.gates.open(...)")

@@ -95,6 +95,19 @@ pot = Table(
     UniqueConstraint("path", "per", name="pot_path_per"),
     Index("pot_holder", "holder"),
     Index("pot_run", "run_id"),
+    Index(  # a run's id belongs to one tenant: replies are kept by it
+        "pot_own_run",
+        "run_id",
+        unique=True,
+        sqlite_where=text("epoch IS NOT NULL"),
+        postgresql_where=text("epoch IS NOT NULL"),
+    ),
+    Index(  # the runs that a scope stopped
+        "pot_stopped",
+        "stopped_by",
+        sqlite_where=text("stopped_by IS NOT NULL"),
+        postgresql_where=text("stopped_by IS NOT NULL"),
+    ),
     Index(  # the last runs of an agent, whose name is in `set_by`
         "pot_agent",
         *("tenant", "set_by", "id"),

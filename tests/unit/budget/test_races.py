@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection
 
 from bursar.budget import Ledger, Limits, Scope, Store
-from bursar.budget.errors import ReservationError
+from bursar.budget.errors import ConflictError, ReservationError
 from bursar.budget.margin import Margins
 from bursar.budget.reservations import give_up
 from bursar.budget.testing import SUPPORT, Clock, a_call, reserved, tokens
@@ -103,3 +103,22 @@ def test_the_first_calls_of_a_model_are_settled_by_two_processes_at_once(
 
     for done in [pool.submit(settle, ledger, tenant) for ledger, tenant in zip(ledgers, ("acme", "zeta"), strict=True)]:
         done.result()
+
+
+def test_a_run_id_that_two_tenants_open_at_once_is_one_tenants_alone(
+    ledgers: tuple[Ledger, Ledger], pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = Barrier(2, timeout=10)
+
+    def when_both_may(connection: Connection, scope: Scope) -> bool:
+        both.wait()
+        return True
+
+    monkeypatch.setattr("bursar.budget.gate._may_open", when_both_may)
+    scopes = [Scope(tenant=tenant, agents=("support",), run_id="run_1") for tenant in ("acme", "zeta")]
+    opened = [
+        pool.submit(ledger.gates.open, scope, Limits.unlimited()) for ledger, scope in zip(ledgers, scopes, strict=True)
+    ]
+    refused = [error for one in opened if (error := one.exception()) is not None]
+    assert [type(error) for error in refused] == [ConflictError]
+    assert [line.kind for line in ledgers[0].budgets.ls(runs=True)] == ["run"]

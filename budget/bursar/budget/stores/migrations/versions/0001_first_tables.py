@@ -142,6 +142,22 @@ def upgrade() -> None:
     op.create_index("pot_holder", "pot", ["holder"], unique=False)
     op.create_index("pot_run", "pot", ["run_id"], unique=False)
     op.create_index(
+        "pot_own_run",
+        "pot",
+        ["run_id"],
+        unique=True,
+        sqlite_where=sa.text("epoch IS NOT NULL"),
+        postgresql_where=sa.text("epoch IS NOT NULL"),
+    )
+    op.create_index(
+        "pot_stopped",
+        "pot",
+        ["stopped_by"],
+        unique=False,
+        sqlite_where=sa.text("stopped_by IS NOT NULL"),
+        postgresql_where=sa.text("stopped_by IS NOT NULL"),
+    )
+    op.create_index(
         "pot_agent",
         "pot",
         ["tenant", "set_by", "id"],
