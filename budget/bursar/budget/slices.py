@@ -14,11 +14,11 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from bursar.budget.accounts import current
 from bursar.budget.admission import Admitted, Balance, ModelQuote, SliceQuote, ToolQuote, Wait, admit
@@ -330,6 +330,7 @@ class Slice:
             settled = [one for one in settled if (one.made.call.id, one.made.attempt) not in written]
             if not settled:
                 return
+        settled = self._renumbered(connection, settled)
         for one in settled:
             if one.made.price is not None:
                 keep_price(connection, one.made.price, self._prices, one.closed_us)
@@ -337,6 +338,23 @@ class Slice:
             overage(connection, call.scope, call.model, held=one.made.held, posted=one.posted, now=one.closed_us)
         connection.execute(insert(reservation), [_row(one, self._made.id) for one in settled])
         self._charge(connection, sum((one.posted for one in settled), NOTHING), settled[-1].closed_us)
+
+    def _renumbered(self, connection: Connection, settled: list[_Settled]) -> list[_Settled]:
+        """The calls, none with an attempt that the ledger counted itself while that of the slice was in memory only."""
+        its_calls = reservation.c.call.in_({one.made.call.id for one in settled})
+        made = select(reservation.c.call, func.max(reservation.c.attempt)).where(
+            reservation.c.run_id == self.run_id, its_calls
+        )
+        last: dict[str, int] = {row.call: row[1] for row in connection.execute(made.group_by(reservation.c.call))}
+        renumbered = []
+        for one in settled:
+            attempt = max(one.made.attempt, last.get(one.made.call.id, -1) + 1)
+            last[one.made.call.id] = attempt
+            renumbered.append(replace(one, made=replace(one.made, attempt=attempt)))
+        with self._lock:  # what is written in doubt is looked for by these numbers
+            kept = dict(zip(map(id, settled), renumbered, strict=True))
+            self._settled = [kept.get(id(one), one) for one in self._settled]
+        return renumbered
 
     def _written(self, connection: Connection) -> set[tuple[str, int]]:
         made = select(reservation.c.call, reservation.c.attempt).where(reservation.c.slice_id == self.id)

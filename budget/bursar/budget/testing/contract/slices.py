@@ -119,6 +119,20 @@ class SliceRules:
         assert one.left.nanousd == CALL
         assert admitted(one, "a").attempt == 1
 
+    def test_a_call_that_is_tried_again_by_the_ledger_is_written_beside_what_the_slice_kept_of_it(
+        self, bounded: Ledger
+    ) -> None:
+        part = sliced(bounded, 1)
+        part.settle(admitted(part, "call_1"), usage=None, outcome="unknown")
+        assert part.reserve(a_call("call_1"), a_quote()) is None
+        again = bounded.reserve(a_call("call_1"), a_quote())
+        assert isinstance(again, Reservation)
+        bounded.settle(again, usage=tokens(10, 10), outcome="exact", reply="hello")
+        part.close()
+        attempts = [one for one in bounded.reports.bill(SUPPORT.run_id).attempts if one.kind == "model"]
+        assert [(one.attempt, one.outcome) for one in attempts] == [(0, "exact"), (1, "unknown")]
+        assert spent(bounded).nanousd == CALL + 20 * NANO_PER_TOKEN
+
     def test_a_slice_whose_process_fell_silent_is_charged_in_full_as_unknown(
         self, bounded: Ledger, clock: Clock
     ) -> None:
