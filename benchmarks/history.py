@@ -167,6 +167,7 @@ _A_CALL: dict[str, Any] = dict.fromkeys(column.name for column in reservation.c)
     "price_id": PRICE.id,
     "max_output_tokens": 500,
     "capped": 0,
+    "replays": 0,
     "usage": json.dumps(USAGE.to_record()),
     "reply": "x" * 40,
     **columns_of("held", HELD),
