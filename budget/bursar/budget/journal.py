@@ -22,8 +22,8 @@ __all__ = ["NOBODYS", "NOTHING", "amounts_in", "body_of", "claim", "columns_of",
 
 NOTHING = Amounts()
 
-NOBODYS = "ledger"
-"""The chain of what belongs to no tenant: prices."""
+NOBODYS = "ledger/"
+"""The chain of what belongs to no tenant: prices. No tenant can have this name."""
 
 _NEXT_HASH = func.bursar_sha256(chain.c.hash + bindparam("body", type_=Text), type_=Text)
 _LINK = Positional(

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 from sqlalchemy import delete, insert, select
 
 from bursar.budget.errors import LedgerUnavailable
-from bursar.budget.journal import journal
+from bursar.budget.journal import NOBODYS, claim, journal
 from bursar.budget.pricing.book import ModelFacts, PriceBook
 from bursar.budget.pricing.prices import Price
 from bursar.budget.schema import listed_price
@@ -58,6 +58,7 @@ class PriceList:
             for name, facts in sorted(listed.items())
         ]
         with self._store.write() as connection:
+            claim(connection, [NOBODYS])  # two may list the same price at once
             for row in rows:
                 price = row.facts.price
                 key = {"name": row.name, "effective": price.effective.isoformat()}

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Connection, Select, and_, select
 from sqlalchemy.engine import RowMapping
 
-from bursar.budget.accounts import within
 from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.errors import NotFoundError
 from bursar.budget.journal import amounts_in
@@ -109,7 +108,9 @@ def bill_of(connection: Connection, run_id: str) -> RunBill:
     row = connection.execute(runs).mappings().first()
     if row is None:
         raise NotFoundError(f"the ledger knows no run {run_id}", next_step="bursar runs ls")
-    changes = select(entry).where(within(row["path"], entry.c.path), entry.c.kind != "open").order_by(entry.c.number)
+    of_run = select(pot.c.path).where(pot.c.run_id == run_id)
+    paths = connection.scalars(of_run.union(select(pot.c.path).where(pot.c.parent.in_(of_run)))).all()
+    changes = select(entry).where(entry.c.path.in_(paths), entry.c.kind != "open").order_by(entry.c.number)
     return RunBill(
         run_id=run_id,
         path=row["path"],
