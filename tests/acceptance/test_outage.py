@@ -131,7 +131,7 @@ class Load:
 @asynccontextmanager
 async def loaded(config: Path, provider: TrueProvider) -> AsyncIterator[Load]:
     """So many runs, in mid-load."""
-    provider.behaviour = Behaviour(script=answers(), latency_s=0.6, latency_sigma=0.5)
+    provider.behaviour = Behaviour(script=answers(), latency_s=0.5, latency_sigma=0.3)
     async with opened(config) as runtime:
         load = Load(runtime, [], [], [])
 
@@ -213,12 +213,17 @@ async def test_a_run_for_which_the_ledger_stays_away_is_interrupted_and_pays_not
         ended = await asyncio.gather(*load.tasks, return_exceptions=True)
         await asyncio.to_thread(outages.end)
         assert {type(one) for one in ended} == {LedgerUnavailable}
-        for run_id in load.told("started"):
-            run = await load.runtime.get(run_id)
-            while run.status == "running":
-                await asyncio.sleep(0.05)
-                run = await load.runtime.get(run_id)
-            assert (run.status, run.stop_reason) == ("interrupted", "the ledger could not be used; resume it to go on")
-            assert (await load.runtime.resume(run_id)).status == "succeeded"
+        resumed = [_resumed(load.runtime, run_id) for run_id in load.told("started")]
+        assert [run.status for run in await asyncio.gather(*resumed)] == ["succeeded"] * RUNS
     assert true_provider.bill.requests == true_provider.bill.calls == RUNS * CALLS
     assert_nothing_was_lost(true_provider.bill, outages.url)
+
+
+async def _resumed(runtime: Runtime, run_id: str) -> Run:
+    """Resume a run, once it is written that the ledger was away for too long."""
+    run = await runtime.get(run_id)
+    while run.status == "running":
+        await asyncio.sleep(0.05)
+        run = await runtime.get(run_id)
+    assert (run.status, run.stop_reason) == ("interrupted", "the ledger could not be used; resume it to go on")
+    return await runtime.resume(run_id)

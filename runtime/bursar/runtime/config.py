@@ -229,7 +229,7 @@ class Config(Section):
     lease_s: Annotated[Seconds, Field(le=3600)] = 10
     """How many seconds a run's holder may be silent before another process may take the run over."""
 
-    ledger: LedgerConfig = LedgerConfig()
+    ledger: Annotated[LedgerConfig, Field(default_factory=LedgerConfig)]
     """What runs do while the ledger's store cannot be used."""
 
     _document: Document = PrivateAttr(default_factory=Document)
@@ -371,6 +371,14 @@ def load_config(path: str | Path, *, rest: Config | None = None) -> Config:
 def parse_config(text: str, *, file: str | Path, rest: Config | None = None) -> Config:
     """The configuration in a text that came from `file`; raises ConfigError as `load_config` does."""
     document = read_yaml(text, file=Path(file))
+    if document.data is None and rest is not None:
+        raise ConfigError(
+            "the file is empty; a policy needs tenants or organisations",
+            file=file,
+            line=1,
+            column=1,
+            next_step="write the budgets that you have in mind, as in bursar.yaml",
+        )
     if document.data is None:
         raise ConfigError(
             "the file is empty; it needs at least database, one of models and one of tiers",

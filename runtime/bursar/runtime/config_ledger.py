@@ -34,7 +34,7 @@ class LeaseConfig(BaseModel):
 
 
 class LedgerConfig(BaseModel):
-    """What runs do while the ledger's store cannot be used."""
+    """How runs bear it that the ledger's store is away."""
 
     model_config = SECTION
 
@@ -45,5 +45,5 @@ class LedgerConfig(BaseModel):
     wait_s: Annotated[Seconds, Field(le=3600)] = 60
     """How many seconds a run waits for the ledger before it is interrupted."""
 
-    lease: LeaseConfig = LeaseConfig()
+    lease: Annotated[LeaseConfig, Field(default_factory=LeaseConfig)]
     """What a run holds in advance."""

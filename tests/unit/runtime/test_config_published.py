@@ -26,6 +26,7 @@ from bursar.runtime.config import (
     starter_config,
 )
 from bursar.runtime.config_budgets import NodeBudgets, OrganisationConfig, TeamBudgets, UserBudgets
+from bursar.runtime.config_ledger import LeaseConfig, LedgerConfig
 from bursar.runtime.config_webhooks import WebhookConfig
 from tests.unit.runtime.config_texts import MINIMAL, model, parse
 
@@ -88,6 +89,8 @@ LINKS = {
     "AgentBudgets": "[agent](#agents-teams-and-users)",
     "BudgetConfig": "[budget](#budgets)",
     "GpuPrice": "[GPU time](#gpu-time)",
+    "LeaseConfig": "[lease](#leases)",
+    "LedgerConfig": "[ledger](#when-the-ledger-is-away)",
     "LongContextPrice": "[step](#steps-of-input-length)",
     "ModelConfig": "[model](#models)",
     "ModelPrice": "[prices](#prices)",
@@ -114,6 +117,8 @@ SECTIONS = [
     UserBudgets,
     BudgetConfig,
     WebhookConfig,
+    LedgerConfig,
+    LeaseConfig,
 ]
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bursar.budget.budgets import BudgetLine
+from bursar.budget.errors import LedgerUnavailable
 from bursar.budget.ledger import Ledger
 from bursar.budget.money import format_usd
 from bursar.runtime.cli.output import console
@@ -71,11 +72,16 @@ class Progress:
             "failed": f"failed, trying on: {event.text}",
             "waiting": f"waiting for calls in flight of {event.text}",
             "tool": f"calling {event.text}",
+            "away": "waiting for the ledger",
+            "back": "going on",
             "limit": "reached a limit",
         }.get(event.kind, "")
 
     async def _look(self) -> None:
-        lines = await asyncio.to_thread(self._ledger.budgets.ls, self._path, runs=True)
+        try:
+            lines = await asyncio.to_thread(self._ledger.budgets.ls, self._path, runs=True)
+        except LedgerUnavailable:
+            return  # the run bears it, and so does whoever watches
         self._balance = next((line for line in lines if line.path == self._path), None)
 
     def __rich__(self) -> Table:
