@@ -39,6 +39,7 @@ from bursar.budget.pricing.prices import Price
 from bursar.budget.schema import FOREVER_US, pot, price, reservation
 from bursar.budget.scope import Scope
 from bursar.budget.stores.prepared import Positional, Prepared, Record
+from bursar.budget.stores.text import storable
 from bursar.budget.usage import Usage
 
 __all__ = ["Call", "Outcome", "Replay", "Reservation"]
@@ -264,6 +265,7 @@ def settle(
 ) -> Amounts:
     """Post what the call came to, give back the rest; returns what was posted."""
     posted = posting(made, usage, outcome)
+    reply, note = storable(reply), storable(note)
     said = orjson.dumps(usage.to_record()).decode() if usage else None
     values = (outcome, posted.nanousd, posted.tokens, posted.steps, posted.tool_calls, said, reply, note, now, made.id)
     over = _exceeds(posted, made.held)
@@ -283,6 +285,7 @@ def settle(
 
 def release(connection: Connection, made: Reservation, *, note: str, now: int) -> None:
     """Give back all that was held, or all that was charged because nobody knew."""
+    note = storable(note)
     values = {"of": made.id, "new_note": note, "now": now}
     if _RELEASE(connection, values).rowcount:
         _move(connection, made, "release", now, held=NOTHING - made.held, note=note)

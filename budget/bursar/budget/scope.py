@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
+from unicodedata import category
 
 from bursar.budget.errors import UsageError
 
@@ -125,7 +126,7 @@ def budget_kind(path: str) -> Kind:
     """
     parts = path.split("/")
     kinds = [_kind_of(part) for part in parts]
-    if all(len(part) > len(_prefix(part)) for part in parts):
+    if all(len(part) > len(_prefix(part)) for part in parts) and _is_text(path):
         match kinds:
             case ["organisation"] | ["tenant"]:
                 return kinds[0]
@@ -152,6 +153,14 @@ def _kind_of(part: str) -> Kind:
 
 
 def _check_name(name: str) -> None:
-    if not name or "/" in name or _prefix(name):
+    if not name or "/" in name or _prefix(name) or not _is_text(name):
         prefixes = ", ".join(_PREFIXES)
-        raise UsageError(f"a tenant, team, user, agent or run needs a name without '/' and {prefixes}, not {name!r}")
+        raise UsageError(
+            f"a tenant, team, user, agent or run needs a name without '/', control characters and {prefixes}, "
+            f"not {name!r}"
+        )
+
+
+def _is_text(name: str) -> bool:
+    """Whether every store can keep it and every terminal show it."""
+    return name.isprintable() or not any(category(letter) in ("Cc", "Cs") for letter in name)

@@ -44,6 +44,7 @@ from bursar.budget.reservations import (
 from bursar.budget.schema import pot, reservation
 from bursar.budget.scope import Scope
 from bursar.budget.stores.store import Store
+from bursar.budget.stores.text import storable
 from bursar.budget.usage import Usage
 from bursar.budget.windows import to_us
 
@@ -453,8 +454,8 @@ def _row(one: _Settled, slice_id: int) -> dict[str, Any]:
         **columns_of("held", made.held),
         **columns_of("posted", one.posted),
         "usage": json.dumps(one.usage.to_record()) if one.usage else None,
-        "reply": one.reply,
-        "note": one.note,
+        "reply": storable(one.reply),
+        "note": storable(one.note),
         "reserved_us": one.reserved_us,
         "dispatched_us": one.reserved_us,
         "closed_us": one.closed_us,

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoneFree
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from bursar.budget.errors import BursarError, ConfigError, LedgerUnavailable, LedgerVersionError
+from bursar.budget.errors import BursarError, ConfigError, LedgerUnavailable, LedgerVersionError, UsageError
 from bursar.budget.stores.prepared import driver_of
 from bursar.budget.stores.store import StoreBusy
 
@@ -230,6 +230,8 @@ def _explained(name: str) -> Iterator[None]:
         yield
     except NoneFree as error:
         raise _unavailable(name, "has no connection free in this process", "do it again later") from error
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the ledger {name} cannot keep a text: {error}") from error
     except (DBAPIError, psycopg.Error) as error:
         cause = cast("psycopg.Error", _cause(error))
         said = _of_a_state(name, cause) if cause.sqlstate else _of_a_connection(name, cause)
@@ -266,6 +268,8 @@ def _of_a_connection(name: str, cause: psycopg.Error) -> BursarError | None:
         )
     if _NONE_FREE.search(said):
         return _unavailable(name, "has no connection free", "raise max_connections, or run fewer processes")
+    if isinstance(cause, psycopg.DataError):
+        return UsageError(f"the ledger {name} cannot keep a text: {said}")
     if isinstance(cause, psycopg.OperationalError):
         return _unavailable(name, f"cannot be reached ({said})", "see that the server is up, then do it again")
     return None

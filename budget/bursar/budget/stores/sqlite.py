@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from bursar.budget.errors import LedgerUnavailable, LedgerVersionError
+from bursar.budget.errors import LedgerUnavailable, LedgerVersionError, UsageError
 from bursar.budget.stores.prepared import driver_of
 from bursar.budget.stores.store import StoreBusy
 
@@ -60,7 +60,7 @@ class Sqlite:
             finally:
                 if durable:
                     driver.execute("PRAGMA synchronous=NORMAL")
-        except (DatabaseError, sqlite3.Error) as error:
+        except (DatabaseError, sqlite3.Error, UnicodeEncodeError) as error:
             _raise_in_words(error, self._name)
         finally:
             self._lock.release()
@@ -177,11 +177,13 @@ def _explained(name: str) -> Iterator[None]:
     """Turn what the driver says of the store's state into words; errors of our own making pass."""
     try:
         yield
-    except (DatabaseError, sqlite3.Error) as error:
+    except (DatabaseError, sqlite3.Error, UnicodeEncodeError) as error:
         _raise_in_words(error, name)
 
 
-def _raise_in_words(error: DatabaseError | sqlite3.Error, name: str) -> NoReturn:
+def _raise_in_words(error: DatabaseError | sqlite3.Error | UnicodeEncodeError, name: str) -> NoReturn:
+    if isinstance(error, UnicodeEncodeError):
+        raise UsageError(f"the ledger {name} cannot keep a text: {error}") from error
     cause = _sqlite_error(error)
     code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
     if "no such table" in str(cause) or "no such column" in str(cause):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bursar.budget import Amounts, Ledger, Limits, Price, Reservation, Scope, ToolQuote
+from bursar.budget import Amounts, Ledger, Limits, Price, Replay, Reservation, Scope, ToolQuote
 from bursar.budget.amounts import DIMENSIONS
 from bursar.budget.errors import NotFoundError, ReservationError, UsageError
 from bursar.budget.money import NANOUSD_MAX
@@ -64,6 +64,16 @@ class MistakeRules:
         for name in DIMENSIONS:
             with pytest.raises(ValueError, match="expected a whole number from 0"):
                 ledger.slices.open(SUPPORT, 0, Amounts(**{name: count}), seconds=60)
+
+    @pytest.mark.parametrize("text", ["a\0b", "a\ud800b"], ids=["NUL", "half a surrogate pair"])
+    def test_no_text_that_a_provider_says_keeps_a_call_from_being_settled_or_released(
+        self, ledger: Ledger, text: str
+    ) -> None:
+        sent, never_sent = reserved(ledger, a_call("sent")), reserved(ledger, a_call("never sent"))
+        ledger.settle(sent, usage=tokens(1), outcome="exact", reply=text, note=text)
+        ledger.release(never_sent, note=text)
+        assert posted(ledger).tokens == 1
+        assert isinstance(ledger.reserve(a_call("sent"), a_quote()), Replay)
 
     @pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, 1e30])
     def test_a_slice_is_held_for_a_time_above_zero_that_ends(self, ledger: Ledger, seconds: float) -> None:
@@ -120,6 +130,17 @@ class MistakeRules:
             ledger.budgets.set("acme", limit={"steps": 1}, author="dana", **wrong)
         assert expected in str(caught.value)
         assert ledger.budgets.ls() == []
+
+    def test_a_text_that_cannot_be_kept_is_said_so(self, ledger: Ledger) -> None:
+        with pytest.raises(UsageError, match="cannot keep a text"):
+            ledger.budgets.set("acme", limit={"steps": 1}, author="a\ud800b")
+
+    @pytest.mark.parametrize("name", ["a\0b", "a\nb", "a\ud800b"], ids=ascii)
+    def test_no_name_has_control_characters(self, ledger: Ledger, name: str) -> None:
+        with pytest.raises(UsageError, match="name without"):
+            Scope(tenant=name, agents=("support",), run_id="run_1")
+        with pytest.raises(UsageError, match="a budget belongs to"):
+            ledger.budgets.set(name, limit={"steps": 1}, author="dana")
 
     # --- A clock that goes back ---------------------------------------------------------------------------------------
 
