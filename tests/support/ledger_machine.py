@@ -48,7 +48,7 @@ RUNS = (RED, PLAIN, NORTH)
 
 NEVER_US = 2**62
 LEASE_S = 600.0
-BATCH = 2
+SLICE_S, BATCH = 300.0, 2
 HOUR_US = 3_600_000_000
 
 BUDGETS: dict[tuple[str, str], dict[str, Any]] = {
@@ -94,7 +94,7 @@ runs = st.sampled_from(RUNS)
 calls = st.sampled_from("abcdefgh")
 clients = st.integers(0, 1)
 budgets = st.sampled_from(sorted(BUDGETS))
-amounts = st.integers(0, 1_500)
+amounts = st.integers(0, 600)
 quotes = st.builds(
     a_quote,
     st.integers(0, 60),
@@ -104,6 +104,7 @@ quotes = st.builds(
 )
 usages = st.builds(tokens, st.integers(0, 80), st.integers(0, 160))
 modes = st.none() | st.sampled_from(["hard", "soft"])
+sizes = st.builds(lambda worth, steps: Amounts(worth * 1_000, worth, steps), st.integers(1, 300), st.integers(1, 4))
 outcomes = st.sampled_from(["exact", "estimated", "unknown"])
 
 Phase = Literal["reserved", "dispatched", "known", "unknown", "released"]
@@ -237,16 +238,17 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # --- Limits and grants --------------------------------------------------------------------------------------------
 
-    @initialize(begin=st.sampled_from(BEGINS), drawn=st.tuples(*[st.none() | amounts] * len(BUDGETS)), run=amounts)
-    def begin(self, begin: datetime, drawn: tuple[int | None, ...], run: int) -> None:
+    @initialize(begin=st.sampled_from(BEGINS), limits=st.dictionaries(budgets, amounts, max_size=3), run=amounts)
+    def begin(self, begin: datetime, limits: dict[tuple[str, str], int], run: int) -> None:
+        """Few of the budgets are limited, so that each of them is now and then the one that refuses."""
         self.clock.now = begin
-        for (path, per), amount in zip(BUDGETS, drawn, strict=True):
+        for path, per in BUDGETS:
             how = dict(BUDGETS[path, per])
-            limit = self.limit(how.pop("dimension"), amount)
+            limit = self.limit(how.pop("dimension"), limits.get((path, per)))
             self.clients[0].budgets.set(path, per=per, limit=limit, author="dana", **{"oversubscribed": True, **how})
         for scope in RUNS:
-            limits = Limits(steps=12, tool_calls=2, tokens=run, cost_usd=None, seconds=None)
-            self.clients[0].gates.open(scope, limits)
+            of_run = Limits(steps=12, tool_calls=2, tokens=run, cost_usd=None, seconds=None)
+            self.clients[0].gates.open(scope, of_run)
 
     def limit(self, dimension: str, amount: int | None) -> dict[str, int | None]:
         return {dimension: None if amount is None else int(amount * UNITS[dimension])}
@@ -415,22 +417,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # --- Slices -------------------------------------------------------------------------------------------------------
 
-    @rule(client=clients, scope=runs, worth=st.integers(1, 300), steps=st.integers(1, 4), seconds=st.integers(1, 600))
-    def open_slice(self, client: int, scope: Scope, worth: int, steps: int, seconds: int) -> None:
-        if self.part_of(scope) is not None:
-            return
-        run = self.of_run[scope]
-        size = Amounts(worth * 1_000, worth, steps)
-        taken = self.clients[client].slices.open(scope, run.epoch, size, seconds=seconds, batch=BATCH)
-        if self.may_go_on(taken, run):
-            assert isinstance(taken, Slice)
-            until_us = self.now + seconds * 1_000_000
-            self.draws_on_every_scope(scope, taken._made.accounts)
-            self.parts.append(Part(taken, scope, run.epoch, self.now, until_us, size, self.changes))
-
-    @rule(scope=runs, id=calls, quote=quotes, percent=st.integers(0, 100))
-    def call_out_of_a_slice(self, scope: Scope, id: str, quote: ModelQuote, percent: int) -> None:
-        part = self.part_of(scope)
+    @rule(client=clients, scope=runs, id=calls, quote=quotes, percent=st.integers(0, 100), size=sizes)
+    def call_out_of_a_slice(
+        self, client: int, scope: Scope, id: str, quote: ModelQuote, percent: int, size: Amounts
+    ) -> None:
+        """Of the run's slice, or else of one that is taken for it."""
+        part = self.part_of(scope) or self.open_slice(client, scope, size)
         if part is None or part.slice is None:
             return
         made = part.slice.reserve(a_call(f"slice {part.slice.id} {id}", scope=scope, epoch=part.epoch), quote)
@@ -442,6 +434,17 @@ class LedgerMachine(RuleBasedStateMachine):
         part.unwritten += 1
         if part.unwritten == BATCH:
             self.write(part)
+
+    def open_slice(self, client: int, scope: Scope, size: Amounts) -> Part | None:
+        run = self.of_run[scope]
+        taken = self.clients[client].slices.open(scope, run.epoch, size, seconds=SLICE_S, batch=BATCH)
+        if not self.may_go_on(taken, run):
+            return None
+        assert isinstance(taken, Slice)
+        self.draws_on_every_scope(scope, taken._made.accounts)
+        until_us = self.now + int(SLICE_S * 1_000_000)
+        self.parts.append(Part(taken, scope, run.epoch, self.now, until_us, size, self.changes))
+        return self.parts[-1]
 
     @rule(scope=runs, close=st.booleans())
     def write_or_close_a_slice(self, scope: Scope, close: bool) -> None:
