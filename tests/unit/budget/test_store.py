@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -22,11 +23,12 @@ from bursar.budget.stores.store import Store
 @pytest.fixture
 def store(store_url: str) -> Iterator[Store]:
     """A store with one table of numbers beside the ledger's."""
-    store = Store.open(store_url)
-    with store.write() as connection:
-        connection.execute(text("CREATE TABLE number (n BIGINT PRIMARY KEY)"))
-    yield store
-    store.close()
+    with closing(Store.open(store_url)) as store:
+        with store.write() as connection:
+            connection.execute(text("CREATE TABLE number (n BIGINT PRIMARY KEY)"))
+        yield store
+        with store.write() as connection:
+            connection.execute(text("DROP TABLE number"))
 
 
 def add(connection: Connection, number: int) -> None:
