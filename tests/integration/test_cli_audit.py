@@ -93,3 +93,7 @@ def test_a_ledger_that_was_tampered_with_is_not_rolled_up(bursar: Command, monke
     said = bursar("budget", "compact", "--older-than", "0d")
     assert said.code == Exit.ERROR
     assert "nothing was rolled up" in said.err
+
+
+def test_a_pipe_gets_no_empty_line_for_a_bar_that_was_not_shown(bursar: Command) -> None:
+    assert bursar("budget", "verify").err == ""

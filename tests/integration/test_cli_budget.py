@@ -187,3 +187,28 @@ def test_a_refusal_at_a_rolling_limit_names_the_command_that_lets_the_run_go_on(
     more = refused.nexts[0]
     assert more == ["budget", "set", "acme/team:red/user:dana", "--per", "rolling-24h", "--steps", "20"]
     assert bursar(*more).code == Exit.OK
+
+
+@pytest.mark.parametrize("path", ["nobody", "nobody/support", "org:nobody"])
+@pytest.mark.parametrize("what", ["ls", "grants", "forecast", "history"])
+def test_nothing_is_found_of_a_tenant_only_if_there_is_such_a_tenant(bursar: Command, what: str, path: str) -> None:
+    said = bursar("budget", what, path)
+    assert said.code == Exit.USAGE
+    assert "'nobody' is not in the configuration (it has " in said.err
+    assert "-> add `nobody: {budgets: [{usd: 5, per: month}]}`" in said.err
+
+
+def test_a_windows_end_is_said_with_the_zone_that_decides_on_it(bursar: Command) -> None:
+    said = bursar("budget", "ls").out
+    assert "+00:00 (UTC)" in said, "the organisation's month"
+    assert "(Europe/Paris)" in said, "the tenant's month"
+
+
+def test_a_history_can_be_read_on_80_columns(bursar: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    bursar("budget", "set", "acme", "--steps", "0", "--per", "day", "--reason", "a brake")
+    assert bursar(*RUN).code == Exit.LIMIT
+    said = bursar("budget", "history", "acme")
+    assert "Nothing was sent" not in said.out, "what follows from a refusal is left to `budget why`"
+    assert len(said.out.splitlines()) < 40
+    assert all(len(line) <= 80 for line in said.out.splitlines())

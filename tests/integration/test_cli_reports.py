@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -174,7 +175,7 @@ def test_a_forecast_says_when_a_budget_runs_out(bursar: Command) -> None:
     assert timedelta(days=300) < runs_out - NOW < timedelta(days=600)
     shown = bursar("budget", "forecast", "acme").out
     assert f"{runs_out:%b %Y}, uncertain" in shown
-    assert bursar("budget", "forecast", "nobody").out.startswith("no budgets")
+    assert bursar("budget", "forecast", "acme/nobody").out.startswith("no budgets")
 
 
 # --- why --------------------------------------------------------------------------------------------------------------
@@ -234,3 +235,15 @@ def test_what_is_unknown_cannot_be_explained(bursar: Command, what: str, says: s
     said = bursar("budget", "why", what)
     assert (said.code, said.out) == (Exit.ERROR, "")
     assert says in said.err
+
+
+@pytest.mark.parametrize("option", ["--csv", "--parquet", "--focus", "--png"])
+@pytest.mark.parametrize("name", [".", "folder", "pipe"])
+def test_only_a_plain_file_is_ever_replaced_by_a_report(bursar: Command, option: str, name: str) -> None:
+    Path("folder").mkdir()
+    os.mkfifo("pipe")
+    said = bursar("budget", "report", option, name)
+    assert said.code == Exit.USAGE
+    assert said.err.startswith(f"error: cannot write {name}: it is no plain file -> name a file")
+    assert Path("pipe").is_fifo()
+    assert Path("folder").is_dir()

@@ -76,7 +76,7 @@ def test_a_whole_configuration_is_a_policy_too(bursar: Command) -> None:
         ),
         ("tenants:\n  acme: {tiers: [smal]}", "policy.yaml:2:18: tenants.acme.tiers[0]"),
         ("tenant: {}", "policy.yaml:1:1: tenant: unknown key; did you mean tenants?"),
-        ("", "policy.yaml:1:1: the file is empty"),
+        ("", "policy.yaml:1:1: the file is empty; a policy needs tenants or organisations -> write"),
     ],
 )
 def test_a_mistake_in_a_policy_is_shown_where_it_stands(bursar: Command, project: Path, text: str, error: str) -> None:

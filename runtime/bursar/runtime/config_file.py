@@ -95,9 +95,13 @@ def read_file(file: Path) -> str:
         raise ConfigError("there is no configuration here", file=file, next_step="bursar init") from None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError("expected UTF-8 text", file=file, line=line) from None
+        raise ConfigError(
+            "expected UTF-8 text", file=file, line=line, next_step="save it as UTF-8, or name another file"
+        ) from None
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", file=file) from None
+        raise ConfigError(
+            f"cannot be read: {error.strerror}", file=file, next_step="name a file that can be read"
+        ) from None
 
 
 def read_yaml(text: str, *, file: Path | str) -> Document:

@@ -172,7 +172,7 @@ def attempts_at(connection: Connection, call: str) -> list[Attempt]:
         run_id = call.partition(":")[0]  # by which the rows of a call are found; see `Call.id`
         found = attempts_of(connection, and_(reservation.c.run_id == run_id, reservation.c.call == call))
     if not found:
-        raise NotFoundError(f"the ledger knows no call {call}", next_step="bursar budget why RUN")
+        raise NotFoundError(f"the ledger knows no call {call}", next_step="bursar runs ls")
     return found
 
 

@@ -68,7 +68,12 @@ def write_parquet(file: Path, columns: Mapping[str, Kind], rows: Iterable[Mappin
 
 @contextmanager
 def written_whole(file: Path) -> Iterator[Path]:
-    """A file beside it that takes its place in the end, so that nobody ever reads half a table."""
+    """A file beside it that takes its place in the end, so that nobody ever reads half a table.
+
+    Raises UsageError where it cannot be written. Only a plain file is replaced, never a folder or a device.
+    """
+    if file.exists() and not file.is_file():
+        raise UsageError(f"cannot write {file}: it is no plain file", next_step="name a file, such as spending.csv")
     part = file.with_name(f"{file.name}.part")
     try:
         yield part

@@ -50,7 +50,9 @@ def stop_at(connection: Connection, id: str) -> Stop:
     known = number.isascii() and number.isdigit() and len(number) <= DIGITS_MAX
     found = _stops(connection, and_(entry.c.chain == chain, entry.c.number == int(number))) if known else []
     if not found:
-        raise NotFoundError(f"the journal has no refusal {id}", next_step="bursar budget why PATH")
+        raise NotFoundError(
+            f"the journal has no refusal {id}", next_step=f"bursar budget why {id.partition('#')[0] or 'PATH'}"
+        )
     return found[0]
 
 

@@ -311,7 +311,9 @@ def simulate(
     """
     since_us, until_us = to_us(since), to_us(until)
     if since_us >= until_us:
-        raise UsageError(f"nothing was made from {since.isoformat()} until {until.isoformat()}")
+        raise UsageError(
+            f"nothing was made from {since.isoformat()} until {until.isoformat()}", next_step="--since 30d"
+        )
     with store.read() as connection:
         before = rolled_up(connection, since_us)
         simulation = Simulation(rules, since_us=since_us, grants=given(connection, since_us))

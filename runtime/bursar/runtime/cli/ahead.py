@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from bursar.budget.windows import utc_now
-from bursar.runtime.cli.books import open_books
+from bursar.runtime.cli.books import open_books, require_known
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile
 from bursar.runtime.cli.output import Column, console, print_json, print_next, print_table
 from bursar.runtime.cli.shapes import outlook_json
@@ -46,6 +46,8 @@ def forecast(
     now = utc_now()
     with open_books(config) as books:
         found = books.ledger.reports.forecast(books.ledger.budgets.ls(path), now)
+        if path and not found:
+            require_known(books.config, path)
     if as_json:
         print_json([outlook_json(one) for one in found])
     elif not found:

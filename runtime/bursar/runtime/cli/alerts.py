@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from bursar.budget.alerts.endpoints import AlertKind
-from bursar.runtime.cli.books import open_books
+from bursar.runtime.cli.books import open_books, require_known
 from bursar.runtime.cli.exits import Exit
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile, DryRun, Tenant
 from bursar.runtime.cli.output import Column, console, print_json, print_next, print_table
@@ -70,6 +70,8 @@ def try_out(
     """Send a signed test to every webhook."""
     endpoints = [one for one in load_config(config).endpoints() if tenant in (None, one.tenant)]
     with open_books(config) as books:
+        if tenant and not endpoints:
+            require_known(books.config, tenant)
         found = [(one, None if dry_run else books.ledger.alerts.test(one)) for one in endpoints]
     if as_json:
         print_json([_answer_json(one, answer) for one, answer in found])

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from bursar.budget.amounts import DIMENSIONS
-from bursar.runtime.cli.books import open_books
+from bursar.runtime.cli.books import open_books, require_known
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile, flag
 from bursar.runtime.cli.output import Column, console, print_json, print_next, print_table
 from bursar.runtime.cli.shapes import budget_json, limit_json
@@ -38,6 +38,8 @@ def ls(
     """List budgets with what is spent, held and left."""
     with open_books(config) as books:
         lines = books.ledger.budgets.ls(path, runs=runs)
+        if path and not lines:
+            require_known(books.config, path)
     if as_json:
         print_json([budget_json(line) for line in lines])
     elif not lines:
@@ -167,4 +169,4 @@ def _amount(dimension: str, value: int | None) -> str:
 
 def _ends(line: BudgetLine) -> str:
     at = reset_text(line, line.resets_at) if line.resets_at else ""
-    return f"{_window(line)} {'frees up from' if line.per.startswith('rolling') else 'ends'} {at}"
+    return f"{_window(line)} {'frees up from' if line.per.startswith('rolling') else 'ends'} {at} ({line.zone})"

@@ -11,7 +11,7 @@ from rich.text import Text
 from bursar.budget.amounts import DIMENSIONS, Amounts
 from bursar.budget.errors import NotFoundError, UsageError
 from bursar.budget.money import nanousd
-from bursar.runtime.cli.books import open_books
+from bursar.runtime.cli.books import open_books, require_known
 from bursar.runtime.cli.budget import amounts_text, print_budgets, print_would
 from bursar.runtime.cli.moments import ahead
 from bursar.runtime.cli.options import (
@@ -92,6 +92,8 @@ def grants(
     """List grants, the newest first, with what was taken back of them."""
     with open_books(config) as books:
         found = books.ledger.budgets.grants(path)
+        if path and not found:
+            require_known(books.config, path)
     if as_json:
         print_json([grant_json(one) for one in found])
     elif not found:

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from bursar.runtime.cli.books import open_books
+from bursar.runtime.cli.books import open_books, require_known
 from bursar.runtime.cli.budget import amounts_text
 from bursar.runtime.cli.moments import moment, zone_of
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile
 from bursar.runtime.cli.output import Column, console, print_json, print_table
 from bursar.runtime.cli.shapes import limit_json, time_json
-from bursar.runtime.cli.words import shown_time
+from bursar.runtime.cli.words import short, shown_time
 
 if TYPE_CHECKING:
     from bursar.budget.audit.changes import Change
 
 __all__ = ["history"]
 
-_COLUMNS: Sequence[Column] = (("when", "whole"), "by", ("what", "whole"), ("of", "whole"), "amount", "why")
+_COLUMNS: Sequence[Column] = (("when", "whole"), "by", ("what", "whole"), "of", "amount", "why")
 
 
 def history(
@@ -42,6 +42,8 @@ def history(
     begins = None if since is None else moment(since, zone_of(zone), datetime.now(UTC))
     with open_books(config) as books:
         found = changes(books.ledger.store, path, author=author, since=begins)
+        if path and not found:
+            require_known(books.config, path)
     if as_json:
         print_json([_as_json(one) for one in found])
     elif found:
@@ -54,7 +56,7 @@ def _row(change: Change) -> tuple[str, ...]:
     of = f"{change.path} per {change.per}" if change.per else change.path
     given = {name: value for name, value in change.limit.items() if value is not None}
     amount = amounts_text(given) or ("no limit" if change.kind == "limit" else "")
-    return shown_time(change.at), change.author or "-", change.kind.replace("_", " "), of, amount, change.note
+    return shown_time(change.at), change.author or "-", change.kind.replace("_", " "), of, amount, short(change.note)
 
 
 def _as_json(change: Change) -> dict[str, Any]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from bursar.budget.errors import UsageError
 from bursar.budget.money import nanousd
-from bursar.runtime.cli.books import open_books
+from bursar.runtime.cli.books import open_books, require_known
 from bursar.runtime.cli.budget import print_budgets, print_would, used_up
 from bursar.runtime.cli.options import (
     CONFIG_FILE,
@@ -27,9 +27,6 @@ from bursar.runtime.cli.options import (
 )
 from bursar.runtime.cli.output import print_json, print_words
 from bursar.runtime.cli.shapes import budget_json
-
-if TYPE_CHECKING:
-    from bursar.runtime.config import Config
 
 __all__ = ["set_"]
 
@@ -78,7 +75,7 @@ def set_(
     if not limit and not policy:
         raise UsageError("nothing to set", next_step=f"bursar budget set {path} --usd 5 --per {per}")
     with open_books(config) as books:
-        _require_known(books.config, path)
+        require_known(books.config, path)
         budgets = books.ledger.budgets
         if dry_run:
             before = [line for line in budgets.ls(path) if (line.path, line.per) == (path, per)]
@@ -96,21 +93,6 @@ def _limit(value: Decimal | int | str) -> int | None:
     if isinstance(value, Decimal):
         return nanousd(value)
     return value if isinstance(value, int) else None
-
-
-def _require_known(config: Config, path: str) -> None:
-    """Raise UsageError for a tenant or an organisation that the configuration does not name."""
-    from bursar.runtime.tenants import tenant_of
-
-    name = path.split("/")[0]
-    if not name.startswith("org:"):
-        tenant_of(config, name)
-    elif name[4:] not in config.organisations:
-        known = ", ".join(config.organisations) or "none"
-        raise UsageError(
-            f"organisation {name[4:]!r} is not in the configuration (it has {known})",
-            next_step=f"add `{name[4:]}: {{budgets: [{{usd: 5, per: month}}]}}` under organisations:",
-        )
 
 
 def _described(policy: Mapping[str, Any]) -> str:

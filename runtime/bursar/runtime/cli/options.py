@@ -12,7 +12,7 @@ from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 
 from bursar.budget.errors import UsageError
-from bursar.budget.money import nanousd
+from bursar.budget.money import NANO, NANOUSD_MAX, nanousd
 
 __all__ = [
     "CONFIG_FILE",
@@ -54,7 +54,10 @@ def read_usd(_: type, tokens: Sequence[Token]) -> Decimal:
         amount = Decimal(tokens[0].value)
         nanousd(amount)
     except (InvalidOperation, ValueError):
-        raise ValueError(f"{tokens[0].value!r} is no amount of USD such as 0.25, of at most 9 decimals") from None
+        raise ValueError(
+            f"{tokens[0].value!r} is no amount of USD such as 0.25, from 0 to {NANOUSD_MAX // NANO:,}, of at most "
+            "9 decimals"
+        ) from None
     return amount
 
 

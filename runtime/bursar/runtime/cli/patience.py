@@ -32,4 +32,5 @@ def patience(what: str, *, clock: Callable[[], float] = time.monotonic) -> Itera
     try:
         yield tell
     finally:
-        bar.stop()
+        if bar.live.is_started:  # else it would print an empty line into a pipe
+            bar.stop()

@@ -181,6 +181,7 @@ def load_scenario(source: str, *, base: Path | None = None) -> Scenario:
             f"there is no scenario {source!r}: expected {', '.join(built_in)}, a YAML file or module:function",
             file=file if file.suffix else None,
             key="scenario",
+            next_step="name one of these, or write the file",
         )
     return _parsed(read_file(file), file)
 
