@@ -124,7 +124,11 @@ class _Attempt(NamedTuple):
 
 _ATTEMPTS = Prepared(
     select(*(reservation.c[name] for name in _Attempt._fields))
-    .where(reservation.c.run_id == bindparam("of_run"), reservation.c.call == bindparam("of_call"))
+    .where(
+        reservation.c.run_id == bindparam("of_run"),
+        reservation.c.call == bindparam("of_call"),
+        reservation.c.tenant == bindparam("of_tenant"),  # a reply is given to nobody else, whatever run they name
+    )
     .order_by(reservation.c.attempt)
 )
 _INSERT = Positional(
@@ -200,7 +204,7 @@ def next_attempt(connection: Connection, call: Call, now: int) -> Replay | int:
     An attempt that an earlier holder of the run left open is given up here, before anything is sent again.
     """
     attempt = 0
-    asked = {"of_run": call.scope.run_id, "of_call": call.id}
+    asked = {"of_run": call.scope.run_id, "of_call": call.id, "of_tenant": call.scope.tenant}
     for row in map(_Attempt._make, _ATTEMPTS(connection, asked).fetchall()):
         if row.state == "settled" and row.reply is not None:
             _REPLAYED(connection, {"of": row.id})

@@ -39,6 +39,11 @@ class MistakeRules:
             ledger.release(made_up, note="never sent")
         assert journaled(ledger) == before
 
+    def test_no_tenant_is_given_the_reply_of_another_by_naming_its_run(self, ledger: Ledger) -> None:
+        settled(ledger, a_call())
+        with pytest.raises(NotFoundError, match="never opened"):
+            ledger.reserve(a_call(scope=replace(SUPPORT, tenant="zeta")), a_quote())
+
     # --- Amounts ------------------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("amount", [-1, 0.5, math.nan, math.inf, True, "5", NANOUSD_MAX + 1, 2**70])
