@@ -100,7 +100,11 @@ def _checked(path: str, unpriced: Unpriced, ceiling: Price | None) -> Policy:
     if unpriced not in get_args(Unpriced):
         raise UsageError(f"unpriced {unpriced!r}: expected one of {', '.join(get_args(Unpriced))}")
     if (unpriced == "ceiling_price") != (ceiling is not None):
-        raise UsageError(f"unpriced {unpriced}: a ceiling belongs to ceiling_price, and only to it")
+        raise UsageError(
+            f"unpriced {unpriced}: a ceiling belongs to ceiling_price, and only to it",
+            next_step=f"bursar budget policy {path} --unpriced ceiling_price "
+            "--input-usd-per-mtok 20 --output-usd-per-mtok 100",
+        )
     return Policy(unpriced=unpriced, ceiling=ceiling and _identified(path, ceiling))
 
 

@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from bursar.agents.agent import Agent, OnLimit
 from bursar.agents.load import load_agent
-from bursar.budget.errors import ConflictError, UsageError
+from bursar.budget.errors import ConflictError, PriceMissingError, UsageError
 from bursar.budget.limits import Limits
 from bursar.budget.scope import Scope
 from bursar.budget.windows import utc_now
@@ -94,7 +94,7 @@ class Runtime:
         thread = LedgerThread(ledger)
         try:
             catalog = Catalog(read, env=env, prices=ledger.prices)
-            require_prices(catalog, read)
+            require_prices(catalog, read, await thread.do(ledger.policies.ls))
             async with open_checkpoints(read.checkpoints_path) as checkpointer:
                 catalog.warm_up()
                 rng = rng or random.Random()  # noqa: S311 - it spreads retries, and keeps no secret
@@ -252,9 +252,8 @@ class Runtime:
         work = self._ready(source, name)
         bounds = work.bounded(limits)
         work.require_nodes(node_limits)
-        if bounds.nanousd is not None and section.unpriced == "refuse":
-            for agent in work.agents:
-                self._catalog.require_prices(agent.tier, "the run has a limit in USD")
+        if bounds.nanousd is not None:
+            await self._require_prices(work, tenant)
         for agent in work.agents:
             self._catalog.tier(agent.tier)  # an unknown tier or a missing key shows before anything is spent
         run_id = new_run_id(self._clock())
@@ -283,6 +282,16 @@ class Runtime:
         await self._ledger.do(self._accept, values, scope, bounds, node_limits)
         self._remember(run_id, work)
         return run_id, work, begun
+
+    async def _require_prices(self, work: Work, tenant: str) -> None:
+        """Raise PriceMissingError for a model without a price, unless the tenant's policy lets it be called."""
+        try:
+            for agent in work.agents:
+                self._catalog.require_prices(agent.tier, "the run has a limit in USD")
+        except PriceMissingError:
+            policies = await self._ledger.do(self.ledger.policies.ls)
+            if tenant not in policies or policies[tenant].unpriced == "refuse":
+                raise
 
     def _accept(
         self, values: Mapping[str, Any], scope: Scope, limits: Limits, node_limits: Mapping[str, Limits]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bursar.budget.amounts import DIMENSIONS
 from bursar.budget.errors import UsageError
 from bursar.budget.ledger import Ledger
 from bursar.budget.money import nanousd
+from bursar.budget.policies import Policy
 from bursar.budget.windows import Period
 from bursar.runtime.config import BudgetConfig, Config, TenantConfig
 from bursar.runtime.declared_prices import declared_price
@@ -49,13 +50,15 @@ def declare_budgets(ledger: Ledger, config: Config) -> None:
     _lift_all_but(ledger, config, {(path, budget.per) for path, budgets in declared.items() for budget in budgets})
 
 
-def require_prices(catalog: Catalog, config: Config) -> None:
+def require_prices(catalog: Catalog, config: Config, policies: Mapping[str, Policy] | None = None) -> None:
     """Raise PriceMissingError where a tenant with a budget in money may use a model without a price.
 
-    A tenant that has said what happens to such a model is not asked again.
+    A tenant that has said what happens to such a model is not asked again; the `policies` of the store go before what
+    the configuration says.
     """
     for name, tenant in config.tenants.items():
-        if tenant.unpriced != "refuse":
+        stored = (policies or {}).get(name)
+        if (stored or tenant).unpriced != "refuse":
             continue
         above = config.organisations[tenant.organisation].budgets if tenant.organisation else []
         if any(budget.usd is not None and budget.mode == "hard" for budget in (*tenant.budgets, *above)):

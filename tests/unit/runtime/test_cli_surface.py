@@ -33,6 +33,7 @@ WRITES = (
     "runs cancel",
     "runs resume",
     "budget set",
+    "budget policy",
     "budget grant",
     "budget revoke",
     "budget verify",

@@ -79,6 +79,13 @@ _TEST = """Send a signed test to every webhook.
 One that had asked for no more, by answering 410, is told again once a test succeeds. Exits with 1 where one fails.
 """
 
+_POLICY = """Say what becomes of a tenant's calls of models without a price.
+
+`refuse` sends nothing where money is limited, `ceiling_price` charges a price of the tenant's own, `allow_and_alert`
+lets it go out, posts nothing for it and tells somebody. What is set here holds from the next call on, and bursar.yaml
+does not change it back.
+"""
+
 _VERIFY = """Find whatever was changed, taken out, added or moved in the ledger.
 
 Reads all of it, and exits with 1 where something is not as the journal says. Keep the heads that it prints elsewhere:
@@ -127,6 +134,7 @@ _COMMANDS = (
     ("budget grant", "budget_grants:grant", _GRANT),
     ("budget grants", "budget_grants:grants", "List grants, the newest first, with what was taken back of them."),
     ("budget revoke", "budget_grants:revoke", "Take back what is unused of a grant."),
+    ("budget policy", "budget_policy:policy", _POLICY),
     ("budget why", "why:why", "Explain a cost or a refusal, down to the price row and the limit."),
     ("budget history", "budget_history:history", "Say who changed which limit, grant, price or policy, when and why."),
     ("budget verify", "budget_verify:verify", _VERIFY),
