@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bursar.budget import Amounts, Ledger, Reservation, Scope, Wait
+from bursar.budget import Amounts, Ledger, Reservation, Scope
 from bursar.budget.errors import LedgerUnavailable, ReservationError
 from bursar.budget.testing import a_call, a_quote, tokens
 from bursar.budget.windows import to_us, utc_now
@@ -29,8 +29,8 @@ PATIENCE_US = 2_000_000
 CALL_S = 0.04
 """How long the provider takes at most."""
 
-WAIT_S, REFUSED_S = 0.02, 0.2
-"""How long a task stays away."""
+STAY_AWAY_S = 0.2
+"""How long, at most, a task that got nothing waits before it asks again."""
 
 
 def scope_of(number: int) -> Scope:
@@ -69,7 +69,7 @@ class Worker:
             if isinstance(made, Reservation):
                 self.spend(rng, made)
             else:
-                time.sleep(rng.random() * (WAIT_S if isinstance(made, Wait) else REFUSED_S))
+                time.sleep(rng.random() * STAY_AWAY_S)
         except LedgerUnavailable:
             return  # nothing is sent that is not reserved
 

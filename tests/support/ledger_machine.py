@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -90,11 +90,12 @@ BEGINS = [
     datetime(2028, 2, 28, 18, 5, tzinfo=UTC),
 ]
 
+begins = st.sampled_from(BEGINS)
 runs = st.sampled_from(RUNS)
 calls = st.sampled_from("abcdefgh")
 clients = st.integers(0, 1)
 budgets = st.sampled_from(sorted(BUDGETS))
-amounts = st.integers(0, 600)
+amounts = st.integers(0, 400)
 quotes = st.builds(
     a_quote,
     st.integers(0, 60),
@@ -105,6 +106,7 @@ quotes = st.builds(
 usages = st.builds(tokens, st.integers(0, 80), st.integers(0, 160))
 modes = st.none() | st.sampled_from(["hard", "soft"])
 sizes = st.builds(lambda worth, steps: Amounts(worth * 1_000, worth, steps), st.integers(1, 300), st.integers(1, 4))
+percents = st.integers(0, 100)
 outcomes = st.sampled_from(["exact", "estimated", "unknown"])
 
 Phase = Literal["reserved", "dispatched", "known", "unknown", "released"]
@@ -162,6 +164,7 @@ class Part:
     epoch: int
     reserved_us: int
     until_us: int
+    size: Amounts
     rest: Amounts
     """What of it was neither written as spent nor given back."""
 
@@ -238,7 +241,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # --- Limits and grants --------------------------------------------------------------------------------------------
 
-    @initialize(begin=st.sampled_from(BEGINS), limits=st.dictionaries(budgets, amounts, max_size=3), run=amounts)
+    @initialize(begin=begins, limits=st.dictionaries(budgets, amounts, min_size=1, max_size=4), run=amounts)
     def begin(self, begin: datetime, limits: dict[tuple[str, str], int], run: int) -> None:
         """Few of the budgets are limited, so that each of them is now and then the one that refuses."""
         self.clock.now = begin
@@ -310,12 +313,16 @@ class LedgerMachine(RuleBasedStateMachine):
             self.dispatch(client, answer)
         return answer
 
-    @rule(target=attempts, client=clients, scope=runs, id=calls, quote=quotes)
-    def make_a_whole_call(self, client: int, scope: Scope, id: str, quote: ModelQuote) -> Any:
-        answer = self.reserve(client, scope, id, quote, None, send=True)
-        if isinstance(answer, Attempt):
-            self.settle(client, answer, tokens(quote.input_tokens, answer.made.max_output_tokens // 2), "exact")
-        return answer
+    @rule(target=attempts, scope=runs, whole=st.lists(st.tuples(clients, calls, quotes), min_size=1, max_size=6))
+    def make_whole_calls(self, scope: Scope, whole: list[tuple[int, str, ModelQuote]]) -> Any:
+        made = []
+        for client, id, quote in whole:
+            answer = self.reserve(client, scope, id, quote, None, send=True)
+            if isinstance(answer, Attempt):
+                self.settle(client, answer, tokens(quote.input_tokens, answer.made.max_output_tokens // 2), "exact")
+                made.append(answer)
+            self.no_limit_is_exceeded_but_by_an_overage_a_late_truth_or_a_lowered_limit()
+        return multiple(*made)
 
     @rule(target=attempts, client=clients, scope=runs, id=st.sampled_from(["tool x", "tool y"]))
     def use_tool(self, client: int, scope: Scope, id: str) -> Any:
@@ -417,23 +424,30 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # --- Slices -------------------------------------------------------------------------------------------------------
 
-    @rule(client=clients, scope=runs, id=calls, quote=quotes, percent=st.integers(0, 100), size=sizes)
+    @rule(client=clients, scope=runs, size=sizes, whole=st.lists(st.tuples(calls, quotes, percents), max_size=6))
     def call_out_of_a_slice(
-        self, client: int, scope: Scope, id: str, quote: ModelQuote, percent: int, size: Amounts
+        self, client: int, scope: Scope, size: Amounts, whole: list[tuple[str, ModelQuote, int]]
     ) -> None:
         """Of the run's slice, or else of one that is taken for it."""
         part = self.part_of(scope) or self.open_slice(client, scope, size)
-        if part is None or part.slice is None:
+        if part is None:
             return
-        made = part.slice.reserve(a_call(f"slice {part.slice.id} {id}", scope=scope, epoch=part.epoch), quote)
-        if not isinstance(made, Reservation):
-            return
-        assert self.now < part.until_us
-        usage = tokens(quote.input_tokens, made.max_output_tokens * percent // 100)
-        part.spent += part.slice.settle(made, usage=usage, outcome="exact", reply="hello")
-        part.unwritten += 1
-        if part.unwritten == BATCH:
-            self.write(part)
+        for id, quote, percent in whole:
+            self.spend_of(part, id, quote, percent)
+            self.no_limit_is_exceeded_but_by_an_overage_a_late_truth_or_a_lowered_limit()
+
+    def spend_of(self, part: Part, id: str, quote: ModelQuote, percent: int) -> None:
+        assert part.slice is not None
+        call = a_call(f"slice {part.slice.id} {id}", scope=part.scope, epoch=part.epoch)
+        made = part.slice.reserve(replace(call, node="without a budget"), quote)
+        if isinstance(made, Reservation):
+            assert self.now < part.until_us
+            usage = tokens(quote.input_tokens, made.max_output_tokens * percent // 100)
+            part.spent += part.slice.settle(made, usage=usage, outcome="exact", reply="hello")
+            assert (part.written + part.spent).tokens <= part.size.tokens, "more than the slice has"
+            part.unwritten += 1
+            if part.unwritten == BATCH:
+                self.write(part)
 
     def open_slice(self, client: int, scope: Scope, size: Amounts) -> Part | None:
         run = self.of_run[scope]
@@ -443,7 +457,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert isinstance(taken, Slice)
         self.draws_on_every_scope(scope, taken._made.accounts)
         until_us = self.now + int(SLICE_S * 1_000_000)
-        self.parts.append(Part(taken, scope, run.epoch, self.now, until_us, size, self.changes))
+        self.parts.append(Part(taken, scope, run.epoch, self.now, until_us, size, size, self.changes))
         return self.parts[-1]
 
     @rule(scope=runs, close=st.booleans())
