@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import threading
 from collections import deque
@@ -43,6 +44,7 @@ class LedgerThread:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="bursar-ledger")
         self._closing = threading.Event()
         self._failures = 0
+        self._tries = itertools.count()
         self._unwritten: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
 
     async def do(self, operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -79,12 +81,13 @@ class LedgerThread:
         return await self.do(operation, *args, **kwargs)
 
     async def reserve(
-        self, call: Call, quote: ModelQuote, *, deadline_us: int | None, final: bool, behind: str | None
+        self, call: Call, quote: ModelQuote, *, deadline_us: int, final: bool, behind: str | None
     ) -> Reserved:
         """Reserve and dispatch a model call that is sent as soon as this returns.
 
         Where this fails, or the caller is cancelled meanwhile, nothing was sent and what was reserved is given back.
         """
+        deadline_us += next(self._tries) % 1_000  # by which this attempt is told from any other at the same call
         reserve = partial(self.ledger.reserve, call, quote, deadline_us=deadline_us, final=final, behind=behind)
         future = self._reserved(reserve)
         try:
@@ -108,7 +111,7 @@ class LedgerThread:
             return reserve()
         return self.soon(reserve)
 
-    def _give_back(self, call: Call, deadline_us: int | None, made: object) -> None:
+    def _give_back(self, call: Call, deadline_us: int, made: object) -> None:
         # Runs on the thread, so after the reserve that the future stands for.
         if isinstance(made, Future):
             if made.cancelled():
@@ -146,13 +149,15 @@ class LedgerThread:
                 done.set_result(operation())
             except LedgerUnavailable as error:
                 self._failures += 1
+                if self._closing.is_set():
+                    self._give_up(error)
+                    return
+                self._unwritten.rotate(-1)  # it may be that only this one is in somebody's way
                 if not self._closing.wait(PAUSE_S):
                     with contextlib.suppress(RuntimeError):  # closed this moment
                         self._executor.submit(self._write_on)
-                        self._unwritten.rotate(-1)  # it may be that only this one is in somebody's way
                         return
-                self._give_up(error)
-                return
+                continue  # once more, before it is lost
             except BaseException as error:
                 done.set_exception(error)
             self._unwritten.popleft()

@@ -46,7 +46,7 @@ class RunLedger:
         self._away = False
 
     async def reserve(
-        self, call: Call, quote: ModelQuote, *, deadline_us: int | None, final: bool, behind: str | None
+        self, call: Call, quote: ModelQuote, *, deadline_us: int, final: bool, behind: str | None
     ) -> Reserved:
         """Reserve and dispatch a model call that is sent as soon as this returns."""
         lease = None if final else self._lease
@@ -194,6 +194,7 @@ class RunLedger:
         if not isinstance(done, Future):
             return done
         waiting: asyncio.Future[R] = asyncio.wrap_future(done)
+        waiting.add_done_callback(_heard)
         await asyncio.wait([waiting], timeout=ANSWER_S)
         if not waiting.done():
             self._is_away(f"the ledger gave no answer within {ANSWER_S:g} s")
@@ -220,6 +221,12 @@ class RunLedger:
 
 def _is_leased(made: Reservation) -> bool:
     return made.id < 0
+
+
+def _heard(done: asyncio.Future[Any]) -> None:
+    """Whoever does not wait for it any more need not be told how it ended: that is in the log."""
+    if not done.cancelled():
+        done.exception()
 
 
 def _charged(lease: Lease, call: Call, quote: ToolQuote) -> Reservation | Replay | None:
