@@ -17,7 +17,7 @@ from bursar.budget.grants import end_expired, give, granted
 from bursar.budget.journal import NOTHING, journal
 from bursar.budget.schema import FOREVER_US, account, pot
 from bursar.budget.scope import Kind, chain_of
-from bursar.budget.stores.prepared import Prepared, Record
+from bursar.budget.stores.prepared import Positional, Prepared, Record
 from bursar.budget.windows import Period, from_us, rolling_us, window_at
 
 __all__ = ["CURRENT", "Standing", "create_pot", "current", "limit_window", "open_window", "rolled", "within"]
@@ -104,10 +104,10 @@ _STANDING = select(*(_OF_ACCOUNT[name] if name in _OF_ACCOUNT else pot.c[name] f
 
 
 @lru_cache
-def _of_paths(count: int) -> Prepared:
+def _of_paths(count: int) -> Positional:
     names: list[BindParameter[str]] = [bindparam(f"path_{place}") for place in range(count)]
     standing = _STANDING.select_from(pot.outerjoin(account, _NOW))
-    return Prepared(standing.where(pot.c.path.in_(names)))
+    return Positional(standing.where(pot.c.path.in_(names)), ("now", "now", *(one.key for one in names)))
 
 
 _ROLLED = Prepared(
@@ -121,7 +121,7 @@ _ROLLED = Prepared(
 def current(connection: Connection, paths: tuple[str, ...], now: int) -> list[Standing]:
     """The pots of these paths with their present windows, opened where needed, and expired grants taken back."""
     query = _of_paths(len(paths))
-    asked = {"now": now, **{f"path_{place}": path for place, path in enumerate(paths)}}
+    asked = (now, now, *paths)
     standings = _in_order(paths, query(connection, asked).fetchall())
     stale = [row for row in standings if row.account_id is None or (row.grants_end_us or FOREVER_US) <= now]
     for row in stale:

@@ -122,14 +122,15 @@ class _Attempt(NamedTuple):
     epoch: int
 
 
-_ATTEMPTS = Prepared(
+_ATTEMPTS = Positional(
     select(*(reservation.c[name] for name in _Attempt._fields))
     .where(
         reservation.c.run_id == bindparam("of_run"),
         reservation.c.call == bindparam("of_call"),
         reservation.c.tenant == bindparam("of_tenant"),  # a reply is given to nobody else, whatever run they name
     )
-    .order_by(reservation.c.attempt)
+    .order_by(reservation.c.attempt),
+    ("of_run", "of_call", "of_tenant"),
 )
 _INSERT = Positional(
     insert(reservation).values({name: bindparam(name) for name in _INSERTED}).returning(reservation.c.id), _INSERTED
@@ -204,7 +205,7 @@ def next_attempt(connection: Connection, call: Call, now: int) -> Replay | int:
     An attempt that an earlier holder of the run left open is given up here, before anything is sent again.
     """
     attempt = 0
-    asked = {"of_run": call.scope.run_id, "of_call": call.id, "of_tenant": call.scope.tenant}
+    asked = (call.scope.run_id, call.id, call.scope.tenant)
     for row in map(_Attempt._make, _ATTEMPTS(connection, asked).fetchall()):
         if row.state == "settled" and row.reply is not None:
             _REPLAYED(connection, {"of": row.id})
