@@ -24,7 +24,7 @@ from bursar.runtime.runs.run import RunStatus
 from bursar.tools.tool import Effect
 from tests.support.processes import REPOSITORY
 
-PAGES = sorted(page for pattern in ("*.md", "*/README.md", "docs/**/*.md") for page in REPOSITORY.glob(pattern))
+PAGES = sorted(page for pattern in ("*.md", "[!.]*/README.md", "docs/**/*.md") for page in REPOSITORY.glob(pattern))
 CONFIGURATION = REPOSITORY / "docs" / "configuration.md"
 """Has tests of its own, and a file with mistakes."""
 
@@ -115,6 +115,18 @@ def test_a_link_leads_to_a_file_and_a_heading_that_are_there(page: Path) -> None
         assert target.exists(), f"{_name(page)} links to {link}"
         if anchor:
             assert anchor in map(_anchor, _HEADING.findall(target.read_text())), f"{_name(page)} links to {link}"
+
+
+def test_every_document_is_reached_from_the_readme() -> None:
+    reached: set[Path] = set()
+    new = {REPOSITORY / "README.md"}
+    while new:
+        page = new.pop()
+        reached.add(page)
+        targets = ((page.parent / link.partition("#")[0]).resolve() for link in _LINK.findall(page.read_text()))
+        pages = (found for target in targets for found in (target.glob("*.md") if target.is_dir() else [target]))
+        new |= {found for found in pages if found.suffix == ".md" and found.exists()} - reached
+    assert [_name(page) for page in PAGES if page not in reached] == []
 
 
 def _anchor(heading: str) -> str:
