@@ -202,7 +202,7 @@ def test_a_store_that_may_not_be_written_is_said_so(open_folder: Path) -> None:
         home.chmod(folder)
     code = f"""if True:
         import os
-        import bursar.budget.ledger
+        import bursar.budget.ledger, bursar.budget.stores.sqlite
         from bursar.budget.errors import LedgerUnavailable
         if os.geteuid() == 0:
             os.setgid(65534), os.setuid(65534)

@@ -92,10 +92,11 @@ BEGINS = [
 
 begins = st.sampled_from(BEGINS)
 runs = st.sampled_from(RUNS)
-calls = st.sampled_from("abcdefgh")
+calls = st.sampled_from("abcdefghijklmnop")
 clients = st.integers(0, 1)
 budgets = st.sampled_from(sorted(BUDGETS))
 amounts = st.integers(0, 400)
+of_runs = st.integers(0, 1_500)
 quotes = st.builds(
     a_quote,
     st.integers(0, 60),
@@ -103,6 +104,7 @@ quotes = st.builds(
     price=st.sampled_from([PRICE, FREE]),
     min_output_tokens=st.just(16),
 )
+whole_calls = st.tuples(clients, calls, quotes, st.sampled_from([0, 90]))
 usages = st.builds(tokens, st.integers(0, 80), st.integers(0, 160))
 modes = st.none() | st.sampled_from(["hard", "soft"])
 sizes = st.builds(lambda worth, steps: Amounts(worth * 1_000, worth, steps), st.integers(1, 300), st.integers(1, 4))
@@ -241,7 +243,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # --- Limits and grants --------------------------------------------------------------------------------------------
 
-    @initialize(begin=begins, limits=st.dictionaries(budgets, amounts, min_size=1, max_size=4), run=amounts)
+    @initialize(
+        begin=begins, limits=st.dictionaries(budgets, amounts, min_size=1, max_size=4), run=st.integers(0, 1_500)
+    )
     def begin(self, begin: datetime, limits: dict[tuple[str, str], int], run: int) -> None:
         """Few of the budgets are limited, so that each of them is now and then the one that refuses."""
         self.clock.now = begin
@@ -313,10 +317,11 @@ class LedgerMachine(RuleBasedStateMachine):
             self.dispatch(client, answer)
         return answer
 
-    @rule(target=attempts, scope=runs, whole=st.lists(st.tuples(clients, calls, quotes), min_size=1, max_size=6))
-    def make_whole_calls(self, scope: Scope, whole: list[tuple[int, str, ModelQuote]]) -> Any:
+    @rule(target=attempts, scope=runs, whole=st.lists(whole_calls, min_size=1, max_size=6))
+    def make_whole_calls(self, scope: Scope, whole: list[tuple[int, str, ModelQuote, int]]) -> Any:
         made = []
-        for client, id, quote in whole:
+        for client, id, quote, pause_s in whole:
+            self.clock.advance(seconds=pause_s)
             answer = self.reserve(client, scope, id, quote, None, send=True)
             if isinstance(answer, Attempt):
                 self.settle(client, answer, tokens(quote.input_tokens, answer.made.max_output_tokens // 2), "exact")
