@@ -7,7 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from bursar.budget.admission import Balance
 from bursar.budget.alerts.thresholds import arm
@@ -153,10 +165,12 @@ def open_window(connection: Connection, row: Record, now: int, *, journaled: boo
     window = window_at(row["per"], row["zone"], from_us(now))
     span = {"starts_us": window.starts_us, "ends_us": window.ends_us}
     its_own = account.c.pot_id == row["id"]
-    found = connection.execute(select(account).where(its_own, account.c.window == window.name)).mappings().first()
+    # The same hour has another name in another zone, and is the same hour.
+    same = or_(account.c.window == window.name, and_(*(account.c[edge] == at for edge, at in span.items())))
+    found = connection.execute(select(account).where(its_own, same)).mappings().first()
     if rolling_us(row["per"]) is None:  # buckets never cross, and a clock that goes back must not free what they hold
         # The zone was changed, or the clock: a window keeps its account by its name, and no two hold the same time.
-        others = account.c.window != window.name
+        others = account.c.id != (found["id"] if found is not None else 0)
         connection.execute(update(account).where(its_own, others, account.c.ends_us > now).values(ends_us=now))
     limit = {name: row[f"limit_{name}"] for name in DIMENSIONS}
     if found is not None:
@@ -166,7 +180,11 @@ def open_window(connection: Connection, row: Record, now: int, *, journaled: boo
             _tell(connection, found["id"], row["path"], limit, window.name, now)
         return int(found["id"])
     made = insert(account).values(
-        pot_id=row["id"], window=window.name, **span, **{f"limit_{name}": of for name, of in limit.items()}
+        pot_id=row["id"],
+        window=window.name,
+        overdraft_percent=row["overdraft_percent"],
+        **span,
+        **{f"limit_{name}": of for name, of in limit.items()},
     )
     account_id = _inserted(connection.execute(made).inserted_primary_key)
     path = row["path"]
@@ -187,7 +205,12 @@ def limit_window(connection: Connection, row: Record, account_id: int) -> None:
         f"limit_{name}": None if (of := row[f"limit_{name}"]) is None else of + getattr(more, name)
         for name in DIMENSIONS
     }
-    connection.execute(update(account).where(account.c.id == account_id).values(**limits))
+    most = case(
+        (account.c.overdraft_percent < row["overdraft_percent"], row["overdraft_percent"]),
+        else_=account.c.overdraft_percent,
+    )
+    changed = update(account).where(account.c.id == account_id).values(**limits, overdraft_percent=most)
+    connection.execute(changed)
 
 
 def create_pot(connection: Connection, values: Mapping[str, Any], now: int) -> int:
@@ -265,7 +288,7 @@ def _carried(connection: Connection, row: Record, starts_us: int, now: int) -> A
 
     A window in which nothing was called has no account: it pays what the one before it owed, and leaves the rest.
     """
-    if not _carries(row):
+    if row["per"] == "total" or rolling_us(row["per"]) is not None:
         return NOTHING
     others = select(account).where(account.c.pot_id == row["id"], account.c.starts_us < starts_us)
     newest = others.order_by(account.c.ends_us.desc()).limit(1)
@@ -276,32 +299,27 @@ def _carried(connection: Connection, row: Record, starts_us: int, now: int) -> A
         end_expired(connection, last["id"], row["path"], now)
         last = connection.execute(newest).mappings().one()
     # What is still in flight counts as used: it may come to that.
+    owes = bool(row["overdraft_percent"] or last["overdraft_percent"])
     used = {name: last[f"posted_{name}"] + last[f"held_{name}"] for name in DIMENSIONS}
     limits = {name: last[f"limit_{name}"] for name in DIMENSIONS}
-    carried = _left_of(row, {name: None if of is None else of - used[name] for name, of in limits.items()})
+    carried = _left_of(row, {name: None if of is None else of - used[name] for name, of in limits.items()}, owes=owes)
     ends_us, before = last["ends_us"], None
     while ends_us < starts_us and carried != before:
         before, ends_us = carried, window_at(row["per"], row["zone"], from_us(ends_us)).ends_us
         limits = {name: row[f"limit_{name}"] for name in DIMENSIONS}
-        carried = _left_of(
-            row, {name: None if of is None else of + getattr(before, name) for name, of in limits.items()}
-        )
+        left = {name: None if of is None else of + getattr(before, name) for name, of in limits.items()}
+        carried = _left_of(row, left, owes=owes)
     return carried
 
 
-def _carries(row: Record) -> bool:
-    calendar = row["per"] != "total" and rolling_us(row["per"]) is None
-    return calendar and bool(row["rollover_percent"] or row["overdraft_percent"])
-
-
-def _left_of(row: Record, left: Mapping[str, int | None]) -> Amounts:
+def _left_of(row: Record, left: Mapping[str, int | None], *, owes: bool) -> Amounts:
     """What of an amount comes into the next window."""
     carried = {}
     for name, amount in left.items():
         if amount is None or row[f"limit_{name}"] is None:
             continue
         most = row[f"limit_{name}"] * row["rollover_percent"] // 100
-        carried[name] = min(amount, most) if amount >= 0 else amount * bool(row["overdraft_percent"])
+        carried[name] = min(amount, most) if amount >= 0 else amount * owes
     return Amounts(**carried)
 
 

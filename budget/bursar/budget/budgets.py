@@ -183,13 +183,18 @@ class Budgets:
         if not amount:
             raise UsageError("a grant needs an amount above zero", next_step="--usd 5, --tokens 100000 or --steps 10")
         now = to_us(self._clock())
+        if expires_at is not None and expires_at.tzinfo is None:
+            raise UsageError(f"a grant expires at a time with a zone, not at {expires_at}")
         expires_us = None if expires_at is None else to_us(expires_at)
         if expires_us is not None and expires_us <= now:
             raise UsageError(f"a grant cannot expire at {expires_at}, which is past", next_step="--expires 2h")
         with self._store.write(durable=True) as connection:
             claim(connection, [chain_of(path)])
             row = _pot_to_grant(connection, path, per)
-            if key is not None and connection.execute(select(grant.c.id).where(grant.c.key == key)).first():
+            before = connection.execute(_GRANTS.where(grant.c.key == key)).mappings().first() if key else None
+            if before is not None and before["path"] != path:
+                raise UsageError(f"grant {key!r} was given to {before['path']}, and cannot be given to {path}")
+            if before is not None:
                 return self._line(connection, path, row["per"], now)
             account_id = open_window(connection, row, now)
             give(

@@ -57,16 +57,25 @@ def give(
 
 
 def end(connection: Connection, row: RowMapping, path: str, *, author: str, note: str, now: int) -> Amounts:
-    """Take back what a grant gave and nobody used or holds; returns how much that was."""
+    """Take back what a grant gave and nobody used or holds; returns how much that was.
+
+    What calls in flight still hold of it is taken back when they have settled: until then the grant has not ended.
+    """
     its_account = select(account).where(account.c.id == row["account_id"])
     standing = connection.execute(its_account).mappings().one()
-    taken = Amounts(**{name: _unused(standing, name, row[f"amount_{name}"]) for name in DIMENSIONS})
+    rest = amounts_in("amount", row) - amounts_in("taken", row)
+    taken = Amounts(**{name: _unused(standing, name, getattr(rest, name)) for name in DIMENSIONS})
+    blocked = any(getattr(rest, name) > getattr(taken, name) and standing[f"held_{name}"] for name in DIMENSIONS)
+    expires_us = min(now, now if row["expires_us"] is None else row["expires_us"])
+    if blocked and not taken and expires_us == row["expires_us"]:
+        return taken
     lowered = {f"limit_{name}": account.c[f"limit_{name}"] - getattr(taken, name) for name in DIMENSIONS}
     connection.execute(update(account).where(account.c.id == row["account_id"]).values(**lowered))
-    ended = {"ended_us": now, **columns_of("taken", taken)}
+    ended_us = None if blocked else now
+    ended = {"expires_us": expires_us, "ended_us": ended_us, **columns_of("taken", amounts_in("taken", row) + taken)}
     connection.execute(update(grant).where(grant.c.id == row["id"]).values(**ended))
     _note_expiry(connection, row["account_id"])
-    detail = {"grant": row["id"]}
+    detail = {"grant": row["id"], "expires_us": expires_us, "ended_us": ended_us}
     _tell(
         connection, row["account_id"], path, taken, kind="take_back", now=now, author=author, note=note, detail=detail
     )

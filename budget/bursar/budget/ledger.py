@@ -31,6 +31,7 @@ from bursar.budget.journal import claim
 from bursar.budget.margin import Margins
 from bursar.budget.policies import Policies
 from bursar.budget.pricing.pricelist import PriceList
+from bursar.budget.pricing.prices import Price
 from bursar.budget.refusal import Refusal
 from bursar.budget.reports.report import Reports
 from bursar.budget.reservations import (
@@ -74,7 +75,7 @@ class Ledger:
         self.estimates = Estimates(store)
         self.slices = Slices(store, clock)
         self.alerts = Alerts(store, clock)
-        self._known_prices: set[str] = set()
+        self._known_prices: dict[str, Price] = {}
 
     @classmethod
     def open(cls, url: str, *, clock: Callable[[], datetime] = utc_now) -> Self:
@@ -250,7 +251,7 @@ def _tell_of(connection: Connection, pots: Iterable[Standing], refusal: Refusal,
 
 
 def _check_organisation(pots: Iterable[Standing], call: Call) -> None:
-    """Raise UsageError for a call that leaves out, or makes up, the organisation whose budget bounds its tenant."""
+    """Raise UsageError for a call that leaves out the organisation whose budget bounds its tenant, or names another."""
     for row in pots:
         if row.kind == "tenant" and row.parent not in (None, *call.scope.chains):
             raise UsageError(

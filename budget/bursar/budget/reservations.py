@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import orjson
@@ -33,7 +33,7 @@ from bursar.budget.admission import Admitted, ModelQuote, SliceQuote, ToolQuote
 from bursar.budget.alerts.calls import overage
 from bursar.budget.alerts.thresholds import fire
 from bursar.budget.amounts import DIMENSIONS, Amounts
-from bursar.budget.errors import ReservationError
+from bursar.budget.errors import ReservationError, UsageError
 from bursar.budget.journal import NOBODYS, NOTHING, amounts_in, claim, hash_of, journal, move
 from bursar.budget.pricing.prices import Price
 from bursar.budget.schema import FOREVER_US, pot, price, reservation
@@ -413,14 +413,24 @@ def _exceeds(posted: Amounts, held: Amounts) -> bool:
     )
 
 
-def keep_price(connection: Connection, row: Price, known: set[str], now: int) -> None:
-    """Keep the price row that a posting is made with; `known` are those that are surely in the store."""
-    if row.id in known:
+def keep_price(connection: Connection, row: Price, known: dict[str, Price], now: int) -> None:
+    """Keep the price row that a posting is made with; `known` are those that are surely in the store, by id.
+
+    Raises UsageError for an id under which other rates are kept: what was charged at them must stay computable.
+    """
+    if known.get(row.id) == row:
         return
     claim(connection, [NOBODYS])  # two tenants may come with the same price at once
-    if connection.execute(select(price.c.id).where(price.c.id == row.id)).first() is None:
+    kept = connection.execute(select(price.c.record).where(price.c.id == row.id)).scalar()
+    if kept is None:
         record = json.dumps(row.to_record())
         connection.execute(insert(price).values(id=row.id, record=record))
         journal(connection, kind="price", at_us=now, detail={"price": row.id, "sha256": hash_of("", record)})
-    else:
-        known.add(row.id)
+        return
+    before = Price.from_record(json.loads(kept))
+    if replace(row, source=before.source, effective=before.effective) != before:
+        raise UsageError(
+            f"price {row.id} has other rates than those that calls were charged at under this id",
+            next_step=f"give the new rates an id of their own, such as {row.id}-2",
+        )
+    known[row.id] = row

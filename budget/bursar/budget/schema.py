@@ -132,6 +132,7 @@ account = Table(
     *_amounts("held"),
     *_amounts("alert", nullable=True),  # what is posted when the next alert is due
     Column("grants_end_us", BigInteger),  # when the next grant of this window expires
+    Column("overdraft_percent", Integer, nullable=False, server_default="0"),  # the most that it had in this window
     UniqueConstraint("pot_id", "window", name="account_pot_window"),
     CheckConstraint(
         "held_nanousd >= 0 AND held_tokens >= 0 AND held_steps >= 0 AND held_tool_calls >= 0", name="account_held"

@@ -29,6 +29,7 @@ from bursar.budget.errors import LedgerError, LedgerUnavailable, ReservationErro
 from bursar.budget.gate import closed
 from bursar.budget.journal import NOTHING, amounts_in, claim, columns_of, move
 from bursar.budget.limits import SECONDS_MAX
+from bursar.budget.pricing.prices import Price
 from bursar.budget.refusal import Refusal
 from bursar.budget.reservations import (
     Call,
@@ -148,7 +149,7 @@ class Slice:
         self._spent = NOTHING
         self._in_flight: dict[int, tuple[Reservation, str, int]] = {}
         self._settled: list[_Settled] = []
-        self._prices: set[str] = set()
+        self._prices: dict[str, Price] = {}
         self._numbers = 0
         self._doubtful = False
         self._lock = threading.Lock()

@@ -230,3 +230,22 @@ def test_no_row_of_windows_ever_holds_more_than_their_limits_what_rolled_in_and_
     for first, last in itertools.combinations_with_replacement(days, 2):
         spent = sum(amount for day, amount in days.items() if first <= day <= last)
         assert spent <= 10 * (last - first + 1) + rollover // 10 + overdraft // 10
+
+
+def test_a_debt_is_owed_although_the_overdraft_was_taken_away_meanwhile(
+    ledger: Ledger, clock: Clock, spend: Spender
+) -> None:
+    ledger.budgets.set("acme", per="month", limit={"tool_calls": 100}, overdraft_percent=50, author="dana")
+    spend(150)
+    ledger.budgets.set("acme", per="month", limit={}, overdraft_percent=0, author="dana")
+    clock.now = datetime(2026, 12, 2, tzinfo=clock.now.tzinfo)
+    spend(50)
+    assert left(ledger) == 0
+
+
+def test_an_hour_keeps_what_was_used_of_it_in_every_zone(ledger: Ledger, spend: Spender) -> None:
+    ledger.budgets.set("acme", per="hour", zone="UTC", limit={"tool_calls": 100}, author="dana")
+    spend(60)
+    ledger.budgets.set("acme", per="hour", zone="Europe/Paris", limit={"tool_calls": 100}, author="dana")
+    [line] = ledger.budgets.ls("acme")
+    assert line.posted.tool_calls == 60

@@ -185,3 +185,28 @@ class Grants(RuleBasedStateMachine):
 def test_whatever_ends_while_calls_are_in_flight_no_limit_falls_below_what_is_used_or_held(store_url: str) -> None:
     machine = type("Machine", (Grants,), {"store_url": store_url})
     run_state_machine_as_test(machine, settings=settings(max_examples=15, stateful_step_count=25, deadline=None))
+
+
+@pytest.mark.parametrize("ended", ["revoked", "expired"])
+def test_what_a_call_in_flight_held_of_a_grant_is_taken_back_once_it_gives_it_back(
+    ledger: Ledger, clock: Clock, ended: str
+) -> None:
+    number = give(ledger, 100, clock.now + timedelta(hours=1))
+    in_flight = reserved(ledger, a_call("a"), a_quote(100, 100))
+    if ended == "revoked":
+        assert ledger.budgets.revoke(number, author="eve", note="") == Amounts()
+    else:
+        clock.advance(hours=1)
+        ledger.reserve(a_call("b"), a_quote(1, 1))
+    assert ledger.budgets.grants()[0].ended_at is None
+    ledger.release(in_flight, note="not sent")
+    assert isinstance(ledger.reserve(a_call("c"), a_quote(101, 1, min_output_tokens=1)), Refusal)
+    [line] = ledger.budgets.grants()
+    assert (limit(ledger), line.taken, line.ended_at) == (100, Amounts(tokens=100), clock.now)
+
+
+def test_a_key_that_was_used_for_another_path_is_refused(ledger: Ledger) -> None:
+    ledger.budgets.set("rival", limit={"tokens": 1}, author="dana")
+    ledger.budgets.grant("acme", Amounts(tokens=1), author="dana", note="", key="decision 7")
+    with pytest.raises(UsageError, match="was given to acme, and cannot be given to rival"):
+        ledger.budgets.grant("rival", Amounts(tokens=1), author="dana", note="", key="decision 7")

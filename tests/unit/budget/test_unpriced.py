@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
 from bursar.budget import Ledger, Refusal, Reservation
+from bursar.budget.errors import UsageError
 from bursar.budget.testing import NANO_PER_TOKEN, PRICE, a_call, a_quote, reserved, tokens
 
 UNPRICED = a_quote(price=None)
@@ -52,3 +58,12 @@ def test_another_tenants_policy_changes_nothing(ledger: Ledger) -> None:
     limited(ledger)
     ledger.policies.set("other", unpriced="allow_and_alert", author="dana")
     assert isinstance(ledger.reserve(a_call(), UNPRICED), Refusal)
+
+
+def test_a_price_id_stands_for_the_same_rates_for_ever(ledger: Ledger) -> None:
+    reserved(ledger, a_call("a"))
+    dearer = replace(PRICE, input_usd_per_mtok=Decimal(9))
+    with pytest.raises(UsageError, match=f"price {PRICE.id} has other rates"):
+        ledger.reserve(a_call("b"), a_quote(price=dearer))
+    moved = replace(PRICE, source="the same, read elsewhere")
+    reserved(ledger, a_call("c"), a_quote(price=moved))

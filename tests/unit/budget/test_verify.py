@@ -138,6 +138,8 @@ def test_whatever_is_edited_is_found(table: Table, name: str, seed: int, data: s
     with tampering(seed) as connection:
         row = data.draw(st.sampled_from(rows_of(connection, table)))
         value = other(row[name], table.c[name], data)
+        if (table, name) == (entry, "number"):
+            value += 10**6  # the store itself refuses a number that another entry of the chain has
         connection.execute(update(table).where(is_row(table, row)).values({name: value}))
 
 

@@ -30,9 +30,10 @@ _Hourly = Mapping[int, Mapping[str, Sequence[int]]]
 def running_out(connection: Connection, now: int) -> list[Alert]:
     """The limits with alerts that their window will not get by with, and of which nobody was told yet.
 
-    The method is `bursar.budget.whatif.forecast`: the window so far is one stretch and each of its last 24 hours another, so
-    that a burst early in the window or late in it is no pace. It is told only where even the late end of the forecast's
-    interval lies within the window. Windows of two days and more are looked at, from their second day on.
+    The method is `bursar.budget.whatif.forecast`: the window so far is one stretch and each of its last 24 hours
+    another, so that a burst early in the window or late in it is no pace. It is told only where even the late end of
+    the forecast's interval lies within the window. Windows of two days and more are looked at, from their second day
+    on.
     """
     at_risk = [(row, name) for row in _open(connection, now) for name in DIMENSIONS if _at_risk(row, name, now)]
     keys = {_key(row, name): (row, name) for row, name in at_risk}

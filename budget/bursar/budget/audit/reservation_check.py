@@ -135,6 +135,8 @@ def _states(row: Record, sums: Sums) -> tuple[str, ...]:
         return ("settled",)
     if row["kind"] == "slice":
         return (*_OPEN, "settled", "released")
+    if not any(row[name] for name in MOVED[:_SIDE]):
+        return (*_OPEN, "settled", "released")  # nothing was held, and so nothing moves
     if any(sums[:_SIDE]):
         return _OPEN
     return ("settled",) if any(sums[_SIDE:]) else ("released",)

@@ -80,8 +80,9 @@ class Settings:
         }
 
     def _take_back(self, row: Record, detail: Mapping[str, Any]) -> None:
-        taken = {name: row[limit] or 0 for name, limit in zip(_TAKEN, LIMIT, strict=True)}
-        self._said[grant][str(detail["grant"])] |= {"ended_us": row["at_us"], **taken}
+        said = self._said[grant][str(detail["grant"])]
+        taken = {name: said[name] + (row[limit] or 0) for name, limit in zip(_TAKEN, LIMIT, strict=True)}
+        said |= {"expires_us": detail["expires_us"], "ended_us": detail["ended_us"], **taken}
 
     def _policy(self, row: Record, detail: Mapping[str, Any]) -> None:
         by = {"set_by": row["author"], "set_us": row["at_us"]}

@@ -102,10 +102,11 @@ class Estimates:
     def before(self, tenant: str, agent: str, *, percent: int = PERCENT, unfinished: Collection[str] = ()) -> Estimate:
         """What a run of this agent will come to, if it is one like its last `RUNS_MAX` finished runs.
 
-        The interval is made of order statistics (`bursar.budget.whatif.interval.prediction`): whatever the distribution, it
-        covers the next run in `percent` of 100 cases, as long as that is exchangeable with the last ones. `worst` is
-        the limit of the agent's newest run, else the highest seen. `unfinished` are the ids of runs that nobody works
-        on and that are not at their end, as they wait for a person. Raises UsageError for a percent that cannot be.
+        The interval is made of order statistics (`bursar.budget.whatif.interval.prediction`): whatever the
+        distribution, it covers the next run in `percent` of 100 cases, as long as that is exchangeable with the last
+        ones. `worst` is the limit of the agent's newest run, else the highest seen. `unfinished` are the ids of runs
+        that nobody works on and that are not at their end, as they wait for a person. Raises UsageError for a percent
+        that cannot be.
         """
         least = needed(percent)
         with self._store.read() as connection:
@@ -118,8 +119,8 @@ class Estimates:
 
         Of the agent's last `RUNS_MAX` finished runs, those that made more steps than this one are asked what they
         still came to from there; where they are many, only those that had spent about as much by then
-        (`bursar.budget.whatif.interval.alike`). The promise of the interval is that of `before`, among such runs. `worst` is
-        what the run's own limits leave. Raises NotFoundError, and UsageError for a percent that cannot be.
+        (`bursar.budget.whatif.interval.alike`). The promise of the interval is that of `before`, among such runs.
+        `worst` is what the run's own limits leave. Raises NotFoundError, and UsageError for a percent that cannot be.
         """
         least = needed(percent)
         with self._store.read() as connection:

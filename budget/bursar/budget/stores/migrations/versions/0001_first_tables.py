@@ -267,6 +267,7 @@ def upgrade() -> None:
         sa.Column("alert_steps", sa.BigInteger(), nullable=True),
         sa.Column("alert_tool_calls", sa.BigInteger(), nullable=True),
         sa.Column("grants_end_us", sa.BigInteger(), nullable=True),
+        sa.Column("overdraft_percent", sa.Integer(), server_default="0", nullable=False),
         sa.CheckConstraint(
             "held_nanousd >= 0 AND held_tokens >= 0 AND held_steps >= 0 AND held_tool_calls >= 0", name="account_held"
         ),
