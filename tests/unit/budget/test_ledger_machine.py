@@ -19,7 +19,7 @@ from bursar.budget import Store
 from tests.support.ledger import new_store
 from tests.support.ledger_machine import LedgerMachine
 
-SCHEDULES = 125
+SCHEDULES = 50
 """With one seed."""
 
 NIGHTLY = os.environ.get("BURSAR_SCHEDULES") == "nightly"
@@ -52,11 +52,11 @@ def try_schedules(store: Store, number: int, schedules: int) -> None:
     )
 
 
-@pytest.mark.parametrize("number", range(80 if NIGHTLY else 4))
+@pytest.mark.parametrize("number", range(200 if NIGHTLY else 10))
 def test_any_schedule_on_sqlite(sqlite: Store, number: int) -> None:
     try_schedules(sqlite, number, SCHEDULES)
 
 
-@pytest.mark.parametrize("number", range(1_000, 1_016 if NIGHTLY else 1_001))
+@pytest.mark.parametrize("number", range(1_000, 1_020 if NIGHTLY else 1_001))
 def test_any_schedule_on_postgresql(postgresql: Store, number: int) -> None:
     try_schedules(postgresql, number, SCHEDULES if NIGHTLY else 25)
