@@ -11,7 +11,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
 
 from bursar.budget import Limits
-from bursar.budget.errors import ConflictError, LedgerUnavailable, UsageError
+from bursar.budget.errors import ConflictError, UsageError
 from bursar.runtime import chat_model
 from bursar.runtime.runs.records import Records
 from tests.acceptance.support import model_of, opened, write_config
@@ -54,14 +54,18 @@ async def two_questions(_: State) -> State:
     return {"answers": [interrupt("first?"), interrupt("second?")]}
 
 
+class Killed(Exception):
+    """What the death of a process is in this test."""
+
+
 @pytest.fixture
 def dies_before_it_writes_the_ending(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """The store goes away when the execution has ended, as it would for a process that is killed there."""
+    """The execution has ended, and nothing of that is written."""
     change = Records.change
 
     def failing(self: Records, run_id: str, status: Any, **values: Any) -> None:
         if status != "running":
-            raise LedgerUnavailable
+            raise Killed
         change(self, run_id, status, **values)
 
     monkeypatch.setattr(Records, "change", failing)
@@ -74,7 +78,7 @@ async def test_an_answer_is_not_taken_for_the_next_questions_after_a_crash(
     async with opened(a_config(tmp_path, true_provider)) as runtime:
         run = await runtime.run(graph_of(two_questions), {}, tenant="acme")
         crash: pytest.MonkeyPatch = request.getfixturevalue("dies_before_it_writes_the_ending")
-        with pytest.raises(LedgerUnavailable):
+        with pytest.raises(Killed):
             await runtime.resume(run.id, {run.interrupts[0].id: "one"})
         crash.undo()
         run = await runtime.resume(run.id)
