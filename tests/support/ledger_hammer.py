@@ -21,7 +21,7 @@ from bursar.budget.testing import a_call, a_quote, tokens
 from bursar.budget.windows import to_us, utc_now
 
 PROCESSES, TASKS, RUNS = 8, 50, 100
-REFILL = Amounts(tokens=300)
+REFILL = Amounts(tokens=1_000)
 """What the tenant is granted again and again, so that its budget stays nearly empty."""
 
 REFILL_S = 0.1
