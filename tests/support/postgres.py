@@ -81,16 +81,27 @@ class Postgres:
 
         It is emptied afterwards, and used again: that takes a tenth of the time of making one.
         """
-        from bursar.budget.schema import metadata
-
         if not self._empty:
             self._make_template()
             self._empty.append(self._new(_TEMPLATE))
         name = self._empty.pop()
         yield self.url(name)
-        self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
-        self.execute(f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY", database=name)
+        self._make_empty(name)
         self._empty.append(name)
+
+    def _make_empty(self, name: str) -> None:
+        """Delete all rows, once nobody else uses them: of few rows that takes a fifth of the time of TRUNCATE."""
+        from bursar.budget.schema import metadata
+
+        tables = [table.name for table in reversed(metadata.sorted_tables)]
+        statements = [
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            f"LOCK TABLE {', '.join(tables)}",
+            *(f"DELETE FROM {table}" for table in tables),
+            "SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S'",
+        ]
+        self.execute("; ".join(statements), database=name)
 
     def _new(self, template: str) -> str:
         name = f"test_{os.getpid()}_{next(self._numbers)}"
