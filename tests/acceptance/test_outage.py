@@ -203,11 +203,12 @@ async def test_runs_with_a_lease_go_on_within_it_while_the_ledger_is_away(
     assert_nothing_was_lost(true_provider.bill, outages.url)
 
 
+@pytest.mark.parametrize("policy", [{}, LEASE], ids=["refuse", "lease"])
 async def test_a_run_for_which_the_ledger_stays_away_is_interrupted_and_pays_nothing_twice(
-    outages: Outages, true_provider: TrueProvider, tmp_path: Path
+    policy: Mapping[str, Any], outages: Outages, true_provider: TrueProvider, tmp_path: Path
 ) -> None:
     """What was billed is kept until it is written, so that the resume replays it."""
-    config = config_of(tmp_path, true_provider, outages.url, {"wait_s": 1})
+    config = config_of(tmp_path, true_provider, outages.url, {**policy, "wait_s": 1})
     async with loaded(config, true_provider) as load:
         await asyncio.to_thread(outages.begin)
         ended = await asyncio.gather(*load.tasks, return_exceptions=True)

@@ -277,9 +277,11 @@ class Engine:
             self._ledger.keep(self._end, row, hold, _GONE)
             raise
         except LedgerUnavailable:
+            context.ledger.break_up()
             self._ledger.keep(self._end, row, hold, _AWAY)
             raise
         except BaseException:
+            context.ledger.break_up()
             self._ledger.keep(self._gates.let_go, run_path(row), hold.epoch)
             raise
         finally:
