@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from bursar.budget import Amounts
 from bursar.budget.errors import UsageError
 from bursar.budget.money import NANO
-from bursar.budget.reports.chart import Burn, write_png
+from bursar.budget.reports.chart import Burn, _draw_days, write_png
 from bursar.budget.reports.spend import Part, SpendLine, Waste
 from bursar.budget.reports.stack import OTHERS, Stack, stacked
 from bursar.budget.whatif.forecast import Forecast
@@ -58,6 +59,16 @@ def test_a_picture_is_a_png_whatever_is_known(tmp_path: Path, ends_at: datetime 
     burn = Burn(name=r"$\acme$ per month", limit=25 * NANO, spent=spent, ends_at=ends_at, forecast=FORECAST)
     write_png(file, title=r"$\acme$", stack=stack, burn=burn)
     assert file.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_amounts_are_written_out_and_what_costs_nothing_is_left_out() -> None:
+    stack = Stack(days=["2026-11-20"], groups={"small": [170_000], "-": [0]})
+    axes = Figure().subplots()
+    _draw_days(axes, stack)
+    assert axes.get_legend_handles_labels()[1] == ["small"]
+    assert axes.yaxis.get_major_formatter()(0.00002, None) == "$0.00002"
+    begins, ends = axes.get_xlim()
+    assert ends - begins > 10, "of bars: one day is no wall"
 
 
 def test_a_picture_without_matplotlib_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,8 +90,12 @@ def test_a_bad_line_is_named_with_its_value_and_what_was_expected(tmp_path: Path
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("provider,model\nhouse,seven\n", "prices:1: the column input_usd_per_mtok is missing"),
-        (f"{HEADER},price\nhouse,seven,,1,2,3\n", "prices:1 = 'price': expected one of the columns provider, model"),
+        (
+            "provider,model\nhouse,seven\n",
+            "prices:1: missing columns: 'input_usd_per_mtok', 'output_usd_per_mtok'; expected provider",
+        ),
+        ("\r0", "prices:1: not a line of CSV"),
+        (f"{HEADER},price\nhouse,seven,,1,2,3\n", "prices:1: unknown columns: 'price'; expected provider, model"),
         (
             f"{HEADER},service_tier\nhouse,seven,,1,2,gold\n",
             "prices:2: service_tier = 'gold': expected standard, batch",

@@ -124,3 +124,25 @@ def test_gpu_time_is_spread_over_what_the_ledger_measured(bursar: Command, tmp_p
     assert done["price"]["id"].startswith("list:openai_compatible/house-7b@")
     assert bursar("price", "check").code == Exit.OK
     assert "bursar.yaml declares a price for demo" in bursar("price", "gpu", "demo", "--usd-per-hour", "7").err
+
+
+def test_a_search_finds_what_was_imported_before_what_is_in_the_book(
+    bursar: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    bursar("price", "import", "prices.csv", "--effective", "2026-01-01")
+    found = bursar("price", "ls", "gpt-4.1-mini", "--json").json
+    assert found[0]["model"] == "openai/gpt-4.1-mini"
+    assert found[0]["price"]["input_usd_per_mtok"] == "0.35"
+    assert len(found) > 1
+    assert "from 2026-01-01" in bursar("price", "ls", "HOUSE").out
+    assert bursar("price", "ls", "gpt-4.1-mini", "--config", "none.yaml").code == Exit.OK
+
+
+def test_a_file_that_is_no_table_is_told_in_two_lines(bursar: Command) -> None:
+    said = bursar("price", "import", "bursar.yaml")
+    assert said.code == Exit.ERROR
+    missing, unknown = said.err.splitlines()
+    assert "bursar.yaml:1: missing columns: 'provider', 'model', 'input_usd_per_mtok', 'output_usd_per_mtok'" in missing
+    assert "bursar.yaml:1: unknown columns: " in unknown
+    assert "; expected provider, model, effective, " in unknown

@@ -44,7 +44,9 @@ def _text(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", file=path) from error
+        raise ConfigError(
+            f"cannot be read: {error.strerror}", file=path, next_step="name a file that can be read"
+        ) from error
     if len(content) > FILE_BYTES_MAX:
         raise ConfigError(f"has more than {FILE_BYTES_MAX // 2**20} MiB, which no list of prices has", file=path)
     try:

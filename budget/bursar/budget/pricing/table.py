@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import reprlib
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
@@ -29,13 +30,7 @@ class PriceTable(PriceReader):
     def read(self, text: str) -> PriceFile:
         """The prices of the table; one model has one day in it."""
         rows = csv.DictReader(io.StringIO(text), strict=True)
-        columns = rows.fieldnames or ()
-        for name in ("provider", "model", *PLAIN_PRICES):
-            if name not in columns:
-                self.problems.append(f"{self.path}:1: the column {name} is missing; expected {', '.join(CSV_COLUMNS)}")
-        for name in columns:
-            if name not in CSV_COLUMNS:
-                self.wrong("1", name, f"one of the columns {', '.join(CSV_COLUMNS)}")
+        self._check_header(rows)
         if self.problems:
             return self.done("table", {}, 0)
         models: dict[tuple[str, date], list[tuple[int, dict[str, str]]]] = {}
@@ -51,6 +46,20 @@ class PriceTable(PriceReader):
             elif (facts := self._facts(name, day, lines)) is not None:
                 prices[name] = facts
         return self.done("table", prices, 0)
+
+    def _check_header(self, rows: csv.DictReader[str]) -> None:
+        try:
+            columns = rows.fieldnames or ()
+        except csv.Error as error:
+            self.problems.append(f"{self.path}:1: not a line of CSV ({error})")
+            return
+        missing = [name for name in ("provider", "model", *PLAIN_PRICES) if name not in columns]
+        unknown = [name for name in columns if name not in CSV_COLUMNS]
+        for names, what in ((missing, "missing"), (unknown, "unknown")):
+            if names:
+                self.problems.append(f"{self.path}:1: {what} columns: {', '.join(map(reprlib.repr, names))}")
+        if self.problems:
+            self.problems[-1] += f"; expected {', '.join(CSV_COLUMNS)}"
 
     def _sort_in(self, models: dict[tuple[str, date], list[tuple[int, dict[str, str]]]], line: int, row: Any) -> None:
         if None in row or None in row.values():

@@ -21,6 +21,9 @@ __all__ = ["Burn", "write_png"]
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#999999")
 """Okabe and Ito's, which colour-blind people can tell apart, and grey for the rest."""
 
+DAYS_MIN = 14
+"""There is room for so many days at least, so that a single one is a bar and no wall."""
+
 INK = "#333333"
 ALARM = "#d55e00"
 
@@ -61,12 +64,15 @@ def write_png(file: Path, *, title: str, stack: Stack, burn: Burn | None) -> Non
 
 def _draw_days(axes: Any, stack: Stack) -> None:
     below = [0.0] * len(stack.days)
-    for (group, costs), colour in zip(stack.groups.items(), COLOURS, strict=False):
+    paid = {group: costs for group, costs in stack.groups.items() if any(costs)}
+    for (group, costs), colour in zip(paid.items(), COLOURS, strict=False):
         heights = [cost / NANO for cost in costs]
         axes.bar(range(len(heights)), heights, bottom=below, width=0.8, label=group, color=colour)
         below = [low + height for low, height in zip(below, heights, strict=True)]
     step = max(1, len(stack.days) // 10)
     axes.set_xticks(range(0, len(stack.days), step), [day[5:] for day in stack.days[::step]])
+    axes.set_xlim(-0.6, max(len(stack.days), DAYS_MIN) - 0.4)
+    axes.margins(y=0.1)
     axes.set_title("by day", loc="left", color=INK, fontsize=10)
     _dress(axes)
 
@@ -107,7 +113,7 @@ def _draw_forecast(axes: Any, burn: Burn) -> None:
 
 
 def _dress(axes: Any) -> None:
-    axes.yaxis.set_major_formatter(lambda dollars, _: f"${dollars:,.6g}")
+    axes.yaxis.set_major_formatter(lambda dollars, _: format_usd(round(dollars * NANO)))
     axes.grid(axis="y", color="#e5e5e5", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -146,7 +146,7 @@ _COMMANDS = (
     ("alerts ls", "alerts:ls", "List alerts, the newest first, and who was told."),
     ("alerts deliver", "alerts:deliver", _DELIVER),
     ("alerts test", "alerts:try_out", _TEST),
-    ("price ls", "price:ls", "List the prices of your models, or search the price book."),
+    ("price ls", "price:ls", "List the prices of your models, or search what is listed and in the price book."),
     ("price import", "price_import:import_", _IMPORT),
     ("price check", "price_check:check", _CHECK),
     ("price gpu", "price_gpu:gpu", _GPU),
