@@ -113,13 +113,22 @@ def work(url: str, folder: Path, until: float, parent: int) -> None:
     """Be one of the processes until the time is over."""
     file = os.open(folder / f"{os.getpid()}.{time.time_ns()}", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(1, f"start {os.getpid()}\n".encode())
-    worker = Worker(Ledger.open(url), file, until, parent)
+    worker = Worker(opened(url), file, until, parent)
     threads = [threading.Thread(target=worker.task, args=(number,)) for number in range(TASKS)]
     threads.append(threading.Thread(target=worker.refill))
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def opened(url: str) -> Ledger:
+    """The ledger, as soon as the server has let go of connections of processes that were killed."""
+    while True:
+        try:
+            return Ledger.open(url)
+        except LedgerUnavailable:
+            time.sleep(STAY_AWAY_S)
 
 
 def main(url: str, folder: str, seconds: str) -> None:
