@@ -229,7 +229,7 @@ class Config(Section):
     lease_s: Annotated[Seconds, Field(le=3600)] = 10
     """How many seconds a run's holder may be silent before another process may take the run over."""
 
-    ledger: Annotated[LedgerConfig, Field(default_factory=LedgerConfig)]
+    ledger: LedgerConfig = Field(default_factory=LedgerConfig)
     """What runs do while the ledger's store cannot be used."""
 
     _document: Document = PrivateAttr(default_factory=Document)

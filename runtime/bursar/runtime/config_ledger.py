@@ -45,5 +45,5 @@ class LedgerConfig(BaseModel):
     wait_s: Annotated[Seconds, Field(le=3600)] = 60
     """How many seconds a run waits for the ledger before it is interrupted."""
 
-    lease: Annotated[LeaseConfig, Field(default_factory=LeaseConfig)]
+    lease: LeaseConfig = Field(default_factory=LeaseConfig)
     """What a run holds in advance."""

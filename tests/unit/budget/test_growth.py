@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from typing import cast
 
 from sqlalchemy import Connection, select
 
@@ -24,9 +26,10 @@ def work(ledger: Ledger, read: Callable[[Connection], object]) -> int:
         done += 1
 
     with ledger.store.read() as connection:
-        driver_of(connection).set_progress_handler(count, 1)
+        driver = cast("sqlite3.Connection", driver_of(connection))
+        driver.set_progress_handler(count, 1)
         read(connection)
-        driver_of(connection).set_progress_handler(None, 1)
+        driver.set_progress_handler(None, 1)
     return done
 
 

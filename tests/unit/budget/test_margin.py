@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -120,15 +122,18 @@ def test_what_another_process_learned_higher_is_not_overwritten(ledger: Ledger, 
     assert ledger.margins.bound("small-1", 1000) == 1421
 
 
+def changes(ledger: Ledger) -> int:
+    with ledger.store.write() as connection:
+        return cast("sqlite3.Connection", driver_of(connection)).total_changes
+
+
 def test_steady_counts_are_not_written_again_and_again(ledger: Ledger) -> None:
     learn(ledger, 1000, 1000, times=3)
-    with ledger.store.write() as connection:
-        before = driver_of(connection).total_changes
+    before = changes(ledger)
     learn(ledger, 1000, 1003, times=100)
     learn(ledger, 1000, 999, times=100)
     learn(ledger, 100, 110, times=100)
-    with ledger.store.write() as connection:
-        assert driver_of(connection).total_changes == before
+    assert changes(ledger) == before
 
 
 @pytest.mark.parametrize(("outcome", "learned"), [("exact", 1191), ("unknown", 1171)])
