@@ -150,7 +150,7 @@ _DISPATCH = Prepared(
     )
     .values(state="dispatched", dispatched_us=bindparam("now"))
 )
-_SETTLED = ("outcome", *(f"posted_{name}" for name in DIMENSIONS), "usage", "reply", "note", "closed_us")
+_SETTLED = ("outcome", *(f"posted_{name}" for name in DIMENSIONS), "usage", "note", "closed_us", "reply")
 _TO_SETTLED = (
     update(reservation)
     .where(reservation.c.id == bindparam("of"))
@@ -272,7 +272,7 @@ def settle(
     posted = posting(made, usage, outcome)
     reply, note = storable(reply), storable(note)
     said = orjson.dumps(usage.to_record()).decode() if usage else None
-    values = (outcome, posted.nanousd, posted.tokens, posted.steps, posted.tool_calls, said, reply, note, now, made.id)
+    values = (outcome, posted.nanousd, posted.tokens, posted.steps, posted.tool_calls, said, note, now, reply, made.id)
     over = _exceeds(posted, made.held)
     if _SETTLE(connection, values).rowcount:
         kind = "overage" if over else "settle"
@@ -330,7 +330,7 @@ def give_up(connection: Connection, row: Record, now: int) -> None:
     sent = row["state"] == "dispatched"
     if sent:
         posted = (held.nanousd, held.tokens, held.steps, held.tool_calls)
-        _SETTLE(connection, ("unknown", *posted, None, None, note, now, row["id"]))
+        _SETTLE(connection, ("unknown", *posted, None, note, now, None, row["id"]))
     else:
         _RELEASE(connection, {"of": row["id"], "new_note": note, "now": now})
     due = move(

@@ -175,13 +175,13 @@ reservation = Table(
     *_amounts("held"),  # as reserved; kept after the settle
     *_amounts("posted"),
     Column("usage", Text),
-    Column("reply", Text),
     Column("note", Text),  # what went wrong, or why it was released
     Column("replays", Integer, nullable=False, server_default="0"),  # how often the reply was given again, for free
     Column("reserved_us", BigInteger, nullable=False),
     Column("dispatched_us", BigInteger),
     Column("closed_us", BigInteger),
     Column("deadline_us", BigInteger, nullable=False),
+    Column("reply", Text),  # last, since it is long: whoever reads the others need not read past it
     UniqueConstraint("run_id", "call", "attempt", name="reservation_attempt"),
     Index("reservation_time", "reserved_us"),
 )
