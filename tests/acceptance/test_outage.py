@@ -143,7 +143,7 @@ async def loaded(config: Path, provider: TrueProvider) -> AsyncIterator[Load]:
                     load.ended.append(event.run)
 
         load.tasks = [asyncio.create_task(one(number)) for number in range(RUNS)]
-        await asyncio.to_thread(provider.bill.wait_until, lambda bill: bill.calls >= RUNS)
+        await asyncio.to_thread(provider.bill.wait_until, lambda bill: bill.calls >= RUNS, 60)
         yield load
 
 
