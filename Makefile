@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check lint types contracts format bench bench-ledger bench-peers focus prices schema lock clean
+.PHONY: help demo test nightly check lint types contracts format bench bench-ledger bench-peers focus prices schema lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -12,6 +12,10 @@ demo: .venv/ready ## Two tenants, four runs, no key and no network
 
 test: .venv/ready ## All tests, in parallel
 	$(BIN)/pytest -q -n auto --dist worksteal
+
+nightly: .venv/ready ## Ten thousand schedules, and thirty seconds of hammering
+	BURSAR_SCHEDULES=nightly BURSAR_KILLS=64 $(BIN)/pytest -q -n auto --dist worksteal tests/unit/budget \
+		tests/integration/test_ledger_hammer.py tests/integration/test_ledger_processes.py
 
 check: lint types contracts test ## Lint, types, import contracts and tests
 

@@ -31,6 +31,9 @@ STATEMENT_S_MAX = 60
 IDLE_S_MAX = 60
 """How long a transaction may do nothing, so that a process that was stopped midway gives its locks back."""
 
+GONE_S_MAX = 1
+"""How long a statement goes on for a process that was killed: in a queue for a lock it would keep its connection."""
+
 NETWORK: Mapping[str, int] = {
     "connect_timeout": 10,  # seconds
     "keepalives_idle": 10,
@@ -161,6 +164,7 @@ def _settings(locked_s_max: float) -> str:
         SET lock_timeout TO {round(locked_s_max * 1000)};
         SET statement_timeout TO '{STATEMENT_S_MAX}s';
         SET idle_in_transaction_session_timeout TO '{IDLE_S_MAX}s';
+        SET client_connection_check_interval TO '{GONE_S_MAX}s';
         SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
     """
 

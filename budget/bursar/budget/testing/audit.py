@@ -1,7 +1,5 @@
 """What must hold in every ledger at every moment, read from the store itself."""
 
-# ruff: noqa: S101 - tests assert
-
 from __future__ import annotations
 
 import json

@@ -4,8 +4,6 @@
 other processes would; at first it has the ledger's tables and nothing in them.
 """
 
-# ruff: noqa: S101 - tests assert
-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """A clock to turn, and calls and prices that are easy to reckon with."""
 
-# ruff: noqa: S101 - tests assert
-
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """A call is paid once: attempts, the moment of sending, what is booked and when."""
 
-# ruff: noqa: D102, S101 - tests assert, and say their rule in the name
-
 from __future__ import annotations
 
 import pytest

@@ -1,7 +1,5 @@
 """Many clients at once, each with a connection of its own: together they get what one would get."""
 
-# ruff: noqa: D102, S101 - tests assert, and say their rule in the name
-
 from __future__ import annotations
 
 import threading

@@ -1,7 +1,5 @@
 """What is given back, what is given up, and calls whose cost is known before."""
 
-# ruff: noqa: D102, S101 - tests assert, and say their rule in the name
-
 from __future__ import annotations
 
 import pytest

@@ -1,7 +1,5 @@
 """Limits change while runs go on, and windows follow one another by themselves."""
 
-# ruff: noqa: D102, S101 - tests assert, and say their rule in the name
-
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta

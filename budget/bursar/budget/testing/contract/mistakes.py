@@ -1,7 +1,5 @@
 """What cannot be is said in words and changes nothing, and a clock that goes back opens no limit."""
 
-# ruff: noqa: D102, S101 - tests assert, and say their rule in the name
-
 from __future__ import annotations
 
 import math

@@ -1,7 +1,5 @@
 """Every scope of a call pays, a stop sticks, and only a run's holder may spend for it."""
 
-# ruff: noqa: D102, S101 - tests assert, and say their rule in the name
-
 from __future__ import annotations
 
 import pytest

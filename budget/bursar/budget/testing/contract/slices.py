@@ -1,7 +1,5 @@
 """Slices: calls admitted in memory out of what the ledger holds for them."""
 
-# ruff: noqa: D102, S101 - tests assert, and say their rule in the name
-
 from __future__ import annotations
 
 import pytest

@@ -1,7 +1,5 @@
 """What the rules of the contract are written in."""
 
-# ruff: noqa: S101 - tests assert
-
 from __future__ import annotations
 
 from collections.abc import Callable
