@@ -204,11 +204,17 @@ def test_a_windows_end_is_said_with_the_zone_that_decides_on_it(bursar: Command)
     assert "(Europe/Paris)" in said, "the tenant's month"
 
 
+def test_a_limit_of_nothing_is_not_said_to_end_with_its_window(bursar: Command) -> None:
+    assert bursar(*RUN).code == Exit.OK
+    said = bursar("budget", "set", "org:globex", "--usd", "0", "--per", "month").out
+    assert "nothing more is admitted until it is raised or granted more" in " ".join(said.split())
+
+
 def test_a_history_can_be_read_on_80_columns(bursar: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     bursar("budget", "set", "acme", "--steps", "0", "--per", "day", "--reason", "a brake")
     assert bursar(*RUN).code == Exit.LIMIT
     said = bursar("budget", "history", "acme")
-    assert "Nothing was sent" not in said.out, "what follows from a refusal is left to `budget why`"
+    assert "this call needs" not in said.out, "what follows from a refusal is left to `budget why`"
     assert len(said.out.splitlines()) < 40
     assert all(len(line) <= 80 for line in said.out.splitlines())

@@ -65,6 +65,13 @@ MISTAKES = [
     (("budget", "set", "acme"), 2, "nothing to set", "bursar budget set acme --usd 5"),
     (("budget", "set", "acme", "--usd", "-1"), 2, "is no amount of USD such as 0.25", "bursar budget set --help"),
     (("budget", "set", "acme", "--usd", "NaN"), 2, "is no amount of USD such as 0.25", "bursar budget set --help"),
+    (
+        ("budget", "set", "acme", "--usd", "5", "--zone", "Mars"),
+        2,
+        "zone 'Mars': expected an IANA",
+        "bursar budget set --help",
+    ),
+    (("budget", "set", "acme", "--usd", "5", "--alert", "0"), 2, "from 1 to 1000", "bursar budget set --help"),
     (("budget", "set", "acme", "--steps", "-1"), 2, "'-1' is no whole number", "bursar budget set --help"),
     (("budget", "set", "acme", "--usd", "1", "--zone", "Pariss"), 2, "expected an IANA name", None),
     (("budget", "set", "acme/a/b", "--usd", "1"), 2, "belongs to an organisation, a tenant", "acme, acme/support"),

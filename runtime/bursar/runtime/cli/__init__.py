@@ -25,18 +25,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character is no error
+    given = sys.argv[1:] if arguments is None else [*arguments]
     try:
-        return app(sys.argv[1:] if arguments is None else [*arguments]) or Exit.OK
+        return app(given) or Exit.OK
     except CycloptsError as error:
-        print_error(str(error), next_step=" ".join(["bursar", *(error.command_chain or ()), "--help"]))
+        print_error(str(error), next_step=_help(error.command_chain or ()))
         return Exit.USAGE
     except BursarError as error:
-        print_error(str(error))
+        lost = isinstance(error, UsageError) and not error.next_step
+        print_error(str(error), next_step=_help(app.parse_commands(given)[0]) if lost else None)
         return _EXITS.get(type(error), Exit.ERROR)
     except KeyboardInterrupt:
         return Exit.BROKEN_OFF
     except Exception as error:
         return _bug(error)
+
+
+def _help(command: Sequence[str]) -> str:
+    return " ".join(["bursar", *command, "--help"])
 
 
 def _bug(error: Exception) -> int:

@@ -85,7 +85,8 @@ def used_up(line: BudgetLine) -> Iterator[str]:
         posted = getattr(line.posted, name)
         if limit is None or line.mode == "soft" or posted < limit * (100 + line.overdraft_percent) // 100:
             continue
-        until = reset_text(line, line.resets_at) if line.resets_at else "it is raised or granted more"
+        resets = line.resets_at if limit else None  # a new window of nothing is nothing, too
+        until = reset_text(line, resets) if resets else "it is raised or granted more"
         used = f"{shown(name, posted)} of {shown(name, limit)}"
         yield f"{line.path} has used {used}: nothing more is admitted until {until}"
 

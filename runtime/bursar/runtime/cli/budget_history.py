@@ -56,7 +56,12 @@ def _row(change: Change) -> tuple[str, ...]:
     of = f"{change.path} per {change.per}" if change.per else change.path
     given = {name: value for name, value in change.limit.items() if value is not None}
     amount = amounts_text(given) or ("no limit" if change.kind == "limit" else "")
-    return shown_time(change.at), change.author or "-", change.kind.replace("_", " "), of, amount, short(change.note)
+    return shown_time(change.at), change.author or "-", change.kind.replace("_", " "), of, amount, _why(change)
+
+
+def _why(change: Change) -> str:
+    """Its reason; of a refusal, what was left where: `bursar budget why` has the rest."""
+    return short(change.note).partition("; this call needs")[0]
 
 
 def _as_json(change: Change) -> dict[str, Any]:
