@@ -442,7 +442,7 @@ tenants:
       - {usd: "5", per: month, zone: UTC, alerts: [50, 80, 100]}
     tiers: [small]
     on_limit: finalize                 # finalize | escalate | stop
-    # webhooks:                          # alerts are in the log; and posted, signed, to whom it may concern
+    # webhooks:                        # alerts are in the log; and posted, signed, to whom it may concern
     #   - {url: "https://hooks.example.com/bursar", secret_env: ACME_WEBHOOK_SECRET}
 
 # unknown_tenants: refuse              # or allow: a tenant without a section then has no budgets

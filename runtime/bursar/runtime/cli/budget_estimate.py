@@ -13,7 +13,7 @@ from bursar.budget.amounts import DIMENSIONS
 from bursar.budget.errors import UsageError
 from bursar.runtime.cli.books import Books, open_books
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile
-from bursar.runtime.cli.output import Column, console, print_json, print_table
+from bursar.runtime.cli.output import Column, console, print_json, print_next, print_table
 from bursar.runtime.cli.shapes import amounts_json, money
 from bursar.runtime.cli.words import counted, plain, shown
 
@@ -41,7 +41,8 @@ def estimate(
         found = books.ledger.estimates.before(of_tenant, agent, percent=percent, unfinished=waiting)
     if as_json:
         return print_json(estimate_json(found))
-    return _print(found)
+    _print(found)
+    return None if found.runs else print_next([f"bursar runs ls --tenant {found.tenant}"], config)
 
 
 def interrupted(books: Books, tenant: str) -> list[str]:
