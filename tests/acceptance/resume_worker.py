@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from bursar.runtime import Runtime
+from bursar.runtime.models.tokens import TokenCounter
 from tests.acceptance.forks import in_child, ready_to_fork
 from tests.acceptance.graphs import asking
 
@@ -20,8 +21,9 @@ QUESTIONS = 4
 
 
 async def _open(config: Path) -> None:
+    """Import and cache, so that no child has to."""
     async with Runtime.open(config):
-        pass
+        TokenCounter().count_text("Yes.")
 
 
 async def _resume(config: Path, run_id: str) -> None:
