@@ -26,12 +26,11 @@ NOBODYS = "ledger/"
 """The chain of what belongs to no tenant: prices. No tenant can have this name."""
 
 _NEXT_HASH = func.bursar_sha256(chain.c.hash + bindparam("body", type_=Text), type_=Text)
-_LINK = Positional(
+_LINK = (
     update(chain)
     .where(chain.c.name == bindparam("of_chain"))
     .values(number=chain.c.number + literal_column("1"), hash=_NEXT_HASH)
-    .returning(chain.c.number, chain.c.hash),
-    ("body", "of_chain"),
+    .returning(chain.c.number, chain.c.hash)
 )
 _BODY = (
     *("chain", "at_us", "kind", "reservation_id", "accounts", "path"),
@@ -39,7 +38,12 @@ _BODY = (
     *("author", "note", "detail"),
 )
 _COLUMNS = entry.c.keys()
-_ENTRY = Positional(insert(entry).values({name: bindparam(name) for name in _COLUMNS}), _COLUMNS)
+_TO_LINK = Positional(_LINK, ("body", "of_chain"))
+_TO_ENTER = Positional(insert(entry).values({name: bindparam(name) for name in _COLUMNS}), _COLUMNS)
+# Both in one round trip, for PostgreSQL; SQLite has none to save, and no such statement.
+_LINKED = _LINK.cte("linked")
+_ENTERED = select(*(bindparam(name, type_=entry.c[name].type) for name in _BODY), _LINKED.c.number, _LINKED.c.hash)
+_TO_APPEND = Positional(insert(entry).from_select((*_BODY, "number", "hash"), _ENTERED), ("body", "of_chain", *_BODY))
 
 
 def claim(connection: Connection, chains: Iterable[str]) -> None:
@@ -122,8 +126,10 @@ def journal(
         *(_NO_LIMIT if limit is None else (limit.get(name) for name in DIMENSIONS)),
         *(author, note, None if detail is None else _as_json(detail)),
     )
-    number, hashed = _linked(connection, chain, _as_json((chain, *rest)))
-    _ENTRY(connection, (chain, number, *rest, hashed))
+    body = _as_json((chain, *rest))
+    if not _append(connection, chain, body, rest):
+        _begin_chain(connection, chain)
+        _append(connection, chain, body, rest)
 
 
 def body_of(row: Record) -> str:
@@ -158,13 +164,14 @@ def amounts_in(prefix: str, row: Record) -> Amounts:
 _NO_LIMIT = (None,) * len(DIMENSIONS)
 
 
-def _linked(connection: Connection, name: str, body: str) -> tuple[int, str]:
-    """The number and the hash of a chain's new last entry."""
-    found = _LINK(connection, (body, name)).fetchall()
-    if not found:
-        _begin_chain(connection, name)
-        return _linked(connection, name, body)
-    return found[0][0], found[0][1]
+def _append(connection: Connection, name: str, body: str, rest: tuple[Any, ...]) -> bool:
+    """Link an entry to the end of its chain and write it; False where there is no such chain yet."""
+    if connection.dialect.name != "sqlite":
+        return bool(_TO_APPEND(connection, (body, name, name, *rest)).rowcount)
+    found = _TO_LINK(connection, (body, name)).fetchall()
+    for number, hashed in found:
+        _TO_ENTER(connection, (name, number, *rest, hashed))
+    return bool(found)
 
 
 def _begin_chain(connection: Connection, name: str) -> None:
