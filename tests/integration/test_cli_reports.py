@@ -247,3 +247,14 @@ def test_only_a_plain_file_is_ever_replaced_by_a_report(bursar: Command, option:
     assert said.err.startswith(f"error: cannot write {name}: it is no plain file -> name a file")
     assert Path("pipe").is_fifo()
     assert Path("folder").is_dir()
+
+
+def test_a_run_of_a_program_that_uses_the_ledger_alone_is_explained_too(bursar: Command) -> None:
+    said = bursar("budget", "why", "run_5")
+    assert said.code == Exit.OK
+    assert said.out.startswith("run_5  acme/support")
+    assert "equal" in said.out
+    assert "run run_5 has 0 steps left of 2 steps" in said.out
+    told = bursar("budget", "why", "run_5", "--json").json
+    assert (told["run"], told["agent"], told["status"], told["stop_reason"]) == ("run_5", "support", None, None)
+    assert told["cost"] == told["sum"]

@@ -117,15 +117,18 @@ def grant_json(line: GrantLine) -> dict[str, Any]:
     }
 
 
-def bill_json(bill: RunBill, run: Run) -> dict[str, Any]:
-    """A run's bill; `sum` is over the attempts, `cost` what the ledger holds against the run."""
+def bill_json(bill: RunBill, run: Run | None) -> dict[str, Any]:
+    """A run's bill; `sum` is over the attempts, `cost` what the ledger holds against the run.
+
+    A run that no runtime made has neither status nor stop reason.
+    """
     total = sum((attempt.posted for attempt in bill.attempts), Amounts())
     return {
-        "run": run.id,
+        "run": bill.run_id,
         "tenant": bill.tenant,
-        "agent": run.agent,
-        "status": run.status,
-        "stop_reason": run.stop_reason,
+        "agent": bill.path.split("/")[1],
+        "status": run and run.status,
+        "stop_reason": run and run.stop_reason,
         "limit": limit_json(bill.limit),
         "cost": amounts_json(bill.posted),
         "sum": amounts_json(total),

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from bursar.budget.amounts import Amounts
+from bursar.budget.errors import NotFoundError
 from bursar.runtime.cli.books import Books, open_books
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile
 from bursar.runtime.cli.output import Column, console, print_json, print_next, print_table, print_words, status_text
@@ -57,12 +58,20 @@ def why(
             attempts = books.ledger.reports.attempts(what)
             print_json(call_json(attempts)) if as_json else print_call(attempts)
         else:
-            _tell_run(books.ledger.reports.bill(what), books.records.show(books.records.row(what)), as_json=as_json)
+            _tell_run(books.ledger.reports.bill(what), _record(books, what), as_json=as_json)
 
 
 def _is_tenant(books: Books, name: str) -> bool:
     """An organisation is named like a call: both have a colon."""
     return name in books.config.tenants or name.startswith("org:")
+
+
+def _record(books: Books, run_id: str) -> Run | None:
+    """The run as its runtime knows it; None for one of a program that uses the ledger alone."""
+    try:
+        return books.records.show(books.records.row(run_id))
+    except NotFoundError:
+        return None
 
 
 def _tell_stops(stops: Sequence[Stop], *, as_json: bool) -> None:
@@ -78,10 +87,12 @@ def _tell_stops(stops: Sequence[Stop], *, as_json: bool) -> None:
     return print_next([f"bursar budget why {stops[0].run_path.split('/')[2]}"] if stops else [])
 
 
-def _tell_run(bill: RunBill, found: Run, *, as_json: bool) -> None:
+def _tell_run(bill: RunBill, found: Run | None, *, as_json: bool) -> None:
     if as_json:
         return print_json(bill_json(bill, found))
-    title = Text.assemble((found.id, "bold"), f"  {bill.tenant}/{found.agent}  ", status_text(found.status))
+    whose = plain(bill.path.rpartition("/")[0])
+    status = status_text(found.status) if found else Text()
+    title = Text.assemble((bill.run_id, "bold"), f"  {whose}  ", status)
     console().print(title, soft_wrap=True)
     reasons: dict[str, int] = {}
     if bill.attempts:
@@ -116,9 +127,8 @@ def _call(attempt: Attempt) -> Text:
 def _reason(attempt: Attempt) -> str:
     """Why this tier and model, and at which price."""
     price = attempt.price
-    if price is None:
-        return f"{attempt.reason}; no price"
-    return f"{attempt.reason}; price {price.id}: {rates_text(price)} ({price.source})"
+    paid = f"price {price.id}: {rates_text(price)} ({price.source})" if price else "no price"
+    return f"{attempt.reason}; {paid}" if attempt.reason else paid
 
 
 def _tokens(attempt: Attempt) -> str:
@@ -138,12 +148,13 @@ def _print_sum(bill: RunBill) -> None:
         out.print(f"held for calls now   ${money(bill.held.nanousd)}")
 
 
-def _print_history(bill: RunBill, run: Run) -> None:
+def _print_history(bill: RunBill, run: Run | None) -> None:
     out = console()
-    if run.status != "succeeded":
+    reason = run.stop_reason if run and run.status != "succeeded" else ""
+    if reason:
         out.print()
-        print_words(run.stop_reason)
-    if bill.stopped and short(bill.stopped.words()) not in run.stop_reason:
+        print_words(reason)
+    if bill.stopped and short(bill.stopped.words()) not in reason:
         print_words(bill.stopped.words())
     if bill.changes:
         out.print()
