@@ -10,6 +10,7 @@ import traceback
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+from bursar.runtime.cli.alert_words import alerts_in_words
 from bursar.runtime.cli.exits import BrokenOff, Exit, exit_of
 from bursar.runtime.cli.output import console, print_error, print_json, print_next
 from bursar.runtime.cli.progress import Progress
@@ -28,6 +29,7 @@ async def follow(runtime: Runtime, tenant: str, events: AsyncGenerator[Event, No
 
     What tools print goes to stderr meanwhile: stdout is for the answer.
     """
+    alerts_in_words()
     run_id, ended = "", None
     try:
         async with contextlib.aclosing(events):
