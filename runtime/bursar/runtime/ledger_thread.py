@@ -18,7 +18,7 @@ from bursar.budget.errors import LedgerUnavailable
 from bursar.budget.ledger import Ledger
 from bursar.budget.refusal import Refusal
 from bursar.budget.reservations import Call, Replay, Reservation
-from bursar.budget.stores.store import StoreBusy
+from bursar.budget.stores.backend import StoreBusy
 
 __all__ = ["LedgerThread", "Reserved"]
 

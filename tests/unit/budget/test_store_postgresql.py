@@ -17,8 +17,9 @@ from sqlalchemy.engine import URL, make_url
 
 from bursar.budget.errors import ConfigError, LedgerUnavailable
 from bursar.budget.stores import postgresql
+from bursar.budget.stores.backend import StoreBusy
 from bursar.budget.stores.prepared import driver_of
-from bursar.budget.stores.store import Store, StoreBusy
+from bursar.budget.stores.store import Store
 from tests.support.postgres import Postgres
 
 

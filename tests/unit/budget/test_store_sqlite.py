@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from bursar.budget.errors import LedgerUnavailable, LedgerVersionError
-from bursar.budget.stores.store import Store, StoreBusy
+from bursar.budget.stores.backend import StoreBusy
+from bursar.budget.stores.store import Store
 
 
 @pytest.fixture

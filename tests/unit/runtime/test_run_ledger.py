@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from bursar.budget import Amounts, Ledger, Limits, Replay, Reservation, ToolQuote, Wait
 from bursar.budget.errors import LedgerUnavailable
-from bursar.budget.stores.store import StoreBusy
+from bursar.budget.stores.backend import StoreBusy
 from bursar.budget.testing import NANO_PER_TOKEN, SUPPORT, Clock, a_call, a_quote, audit, tokens
 from bursar.runtime.lease import Lease, Terms
 from bursar.runtime.ledger_thread import LedgerThread, Reserved

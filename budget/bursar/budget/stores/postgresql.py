@@ -17,8 +17,8 @@ from sqlalchemy.exc import TimeoutError as NoneFree
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from bursar.budget.errors import BursarError, ConfigError, LedgerUnavailable, LedgerVersionError, UsageError
+from bursar.budget.stores.backend import StoreBusy
 from bursar.budget.stores.prepared import driver_of
-from bursar.budget.stores.store import StoreBusy
 
 __all__ = ["Postgresql"]
 

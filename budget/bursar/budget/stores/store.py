@@ -6,37 +6,21 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Literal, Self
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from bursar.budget.errors import ConfigError
+from bursar.budget.stores.backend import Backend
 
-__all__ = ["Dialect", "Store", "StoreBusy"]
+__all__ = ["Dialect", "Store"]
 
 Dialect = Literal["sqlite", "postgresql"]
 
 LOCKED_S_MAX = 10.0
 """How long a transaction waits while others hold a lock that it needs."""
-
-
-class StoreBusy(Exception):
-    """The transaction would have to wait."""
-
-
-class Backend(Protocol):
-    """What a kind of store does in its own way."""
-
-    def write(self, *, durable: bool, wait: bool) -> AbstractContextManager[Connection]:
-        """One writing transaction; raises StoreBusy where it would have to wait and must not."""
-
-    def read(self, *, wait: bool) -> AbstractContextManager[Connection]:
-        """One reading transaction; raises StoreBusy like `write`."""
-
-    def close(self) -> None:
-        """Give every connection back."""
 
 
 class Store:
