@@ -158,7 +158,7 @@ async def test_another_process_can_cancel_a_run(
             true_provider.bill.wait_until(lambda bill: bill.in_flight == 1)
             await runtime.cancel(run_id, by="dana")
             calls = true_provider.bill.calls
-            other.wait_for("cancelled", timeout_s=10)
+            other.wait_for("cancelled", timeout_s=30)  # a busy machine is slow, and a call takes a minute
             assert true_provider.bill.requests == calls
         run = await runtime.get(run_id)
         assert_cancelled(run, runtime)
