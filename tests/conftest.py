@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
     from tests.support.postgres import Postgres
     from tests.support.provider import TrueProvider
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than there are cores: many tests wait for processes and deadlines."""
+    return (os.cpu_count() or 1) + 1
 
 
 class NetworkAttempt(RuntimeError):
