@@ -278,7 +278,7 @@ def settle(
         kind = "overage" if over else "settle"
         _move(connection, made, kind, now, held=NOTHING - made.held, posted=posted, note=note)
     else:
-        row = _row(connection, made.id)
+        row = row_of(connection, made.id)
         if _settled_anew(row, posted, outcome):
             _SETTLE_LATE(connection, values)
             late = posted - amounts_in("posted", row)
@@ -297,7 +297,7 @@ def release(connection: Connection, made: Reservation, *, note: str, now: int) -
     elif _RELEASE_LATE(connection, values).rowcount:
         _move(connection, made, "correct", now, posted=NOTHING - made.held, note=note)
     else:
-        _row(connection, made.id)  # over already, if it ever was
+        row_of(connection, made.id)  # over already, if it ever was
 
 
 def silent(connection: Connection, now: int, run_id: str | None) -> Sequence[RowMapping]:
@@ -322,7 +322,7 @@ def chains_of(row: Record) -> tuple[str, ...]:
 
 def give_up(connection: Connection, row: Record, now: int) -> None:
     """Close what nobody will close: never sent is released, sent is charged in full as unknown."""
-    row = _row(connection, row["id"], lock=True)  # `dispatch` waits for no chain: it may have been sent just now
+    row = row_of(connection, row["id"], lock=True)  # `dispatch` waits for no chain: it may have been sent just now
     if row["state"] not in _OPEN:
         return
     held = amounts_in("held", row)
@@ -388,7 +388,8 @@ def _move(
         fire(connection, due, now, run_id=made.call.scope.run_id)
 
 
-def _row(connection: Connection, reservation_id: int, *, lock: bool = False) -> RowMapping:
+def row_of(connection: Connection, reservation_id: int, *, lock: bool = False) -> RowMapping:
+    """A reservation as the store has it; raises ReservationError where there is none."""
     query = select(reservation).where(reservation.c.id == reservation_id)
     row = connection.execute(query.with_for_update() if lock else query).mappings().first()
     if row is None:

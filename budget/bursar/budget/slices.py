@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from bursar.budget.accounts import current
 from bursar.budget.admission import Admitted, Balance, ModelQuote, SliceQuote, ToolQuote, Wait, admit
@@ -41,6 +41,7 @@ from bursar.budget.reservations import (
     keep_price,
     next_attempt,
     posting,
+    row_of,
 )
 from bursar.budget.schema import pot, reservation
 from bursar.budget.scope import Scope
@@ -364,7 +365,7 @@ class Slice:
 
     def _charge(self, connection: Connection, posted: Amounts, now: int) -> None:
         """Move what was spent from held to posted; from what was charged as unknown, where the slice was given up."""
-        row = _found(connection, self._made.id)
+        row = row_of(connection, self._made.id)
         side = "held" if row["state"] == "dispatched" else "posted"
         covered = _lesser(posted, amounts_in(side, row))
         rest = columns_of(side, amounts_in(side, row) - covered)
@@ -383,7 +384,7 @@ class Slice:
             fire(connection, due, now, run_id=row["run_id"])
 
     def _give_back(self, connection: Connection, now: int) -> None:
-        row = _found(connection, self._made.id)
+        row = row_of(connection, self._made.id)
         if row["state"] == "released":
             return
         rest = amounts_in("held" if row["state"] == "dispatched" else "posted", row)
@@ -401,10 +402,6 @@ class Slice:
             posted=NOTHING if row["state"] == "dispatched" else NOTHING - rest,
             note="the slice was closed",
         )
-
-
-def _found(connection: Connection, slice_id: int) -> RowMapping:
-    return connection.execute(select(reservation).where(reservation.c.id == slice_id)).mappings().one()
 
 
 def _known(connection: Connection, run_id: str, after: Slice | None) -> dict[str, tuple[int, str | None]]:
