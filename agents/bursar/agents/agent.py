@@ -20,6 +20,7 @@ __all__ = ["Agent", "OnLimit"]
 OnLimit = Literal[
     "finalize",  # one last answer from what was kept back for it
     "escalate",  # a person is asked for more
+    "downgrade",  # lower tiers are asked; where they do not fit either, one last answer
     "stop",  # the run ends with what it has
 ]
 

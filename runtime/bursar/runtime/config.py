@@ -47,9 +47,11 @@ from bursar.runtime.config_fields import (
     VariableName,
 )
 from bursar.runtime.config_file import Document, read_file, read_yaml
+from bursar.runtime.config_gateway import GatewayConfig
 from bursar.runtime.config_ledger import LedgerConfig
 from bursar.runtime.config_prices import SIM_PRICE, DeclaredPrice, GpuPrice, ModelPrice
 from bursar.runtime.config_problems import Problem, Problems, explain, nearest
+from bursar.runtime.config_routing import AutoConfig, DowngradeStep, RatesConfig
 from bursar.runtime.config_webhooks import Webhooks
 
 __all__ = [
@@ -103,8 +105,24 @@ class ModelConfig(Section):
     max_output_tokens: PositiveCount | None = None
     """How many tokens the model can write in one call; without it what the price book says."""
 
+    kind: Literal["chat", "embedding", "rerank"] = "chat"
+    """What it is asked for; only chat models stand in `tiers`."""
+
+    local: bool | None = None
+    """Whether it runs in the house, so that content under `data: local_only` may go to it; without it, whether
+    `api_base` is an address of this machine."""
+
+    priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
+    """For a vLLM server with `--scheduling-policy priority`: the priority of the calls, lower goes first."""
+
+    aborted_stream: Literal["charge_reserved", "charge_streamed"] | None = None
+    """What a stream is charged that broke off before its usage came, and is marked `unknown`: all that was reserved, or
+    the most that what was streamed can have come to, for a model that writes nothing out of sight. Without it
+    `charge_streamed` for vllm and sim, `charge_reserved` for any other."""
+
     slots: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    """How many calls the model answers at once; without it there is no bound."""
+    """How many calls of one process the model answers at once, the next go to the tier's next model; without it there
+    is no bound."""
 
     timeout_s: Annotated[Seconds, Field(le=86_400)] = 60
     """How many seconds one attempt may take."""
@@ -157,9 +175,21 @@ class TenantConfig(Section):
     tiers: Names | None = None
     """The tiers that the tenant may use; without it all of them."""
 
-    on_limit: Literal["finalize", "escalate", "stop"] | None = None
+    models: Names | None = None
+    """The models that the tenant may use; without it all of them."""
+
+    data: Literal["any", "local_only"] = "any"
+    """`local_only`: the tenant's content goes to local models alone."""
+
+    downgrade: list[DowngradeStep] = []
+    """The tenant's ladder: which tier its calls get at most while a budget runs low."""
+
+    rates: RatesConfig = Field(default_factory=RatesConfig)
+    """How much the tenant may ask of the gateway in a minute."""
+
+    on_limit: Literal["finalize", "escalate", "downgrade", "stop"] | None = None
     """What a run does at a limit where its agent does not say: give one last answer from what was kept back for it
-    (the default), ask a person for more, or stop."""
+    (the default), ask a person for more, ask the models of lower tiers before it gives a last answer, or stop."""
 
     agents: Named[AgentBudgets] = {}
     """Budgets of single agents, by the agent's name."""
@@ -217,6 +247,15 @@ class Config(Section):
     tiers: Annotated[Named[Names], Field(min_length=1)]
     """Ordered lists of models: the first that can take the call does, the others are its fallback."""
 
+    auto: AutoConfig | None = None
+    """Who chooses for `tier: auto`; without it no node may ask for that."""
+
+    agents: Named[Text] = {}
+    """The agents that the gateway offers as models `agent:NAME`: `file.py:name`, relative to this file."""
+
+    gateway: GatewayConfig = Field(default_factory=GatewayConfig)
+    """Where and how `bursar serve` answers."""
+
     organisations: Named[OrganisationConfig] = {}
     """What tenants may spend together, by a name of your own; a tenant names its organisation."""
 
@@ -237,7 +276,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _refers_to_what_exists(self) -> Self:
-        sections = self.model_dump(include={"models", "tiers", "organisations", "tenants"})
+        sections = self.model_dump(include={"models", "tiers", "organisations", "tenants", "auto"})
         if problems := [*_dangling(sections), *self._over_their_organisation()]:
             raise Problems(problems)
         return self
@@ -338,8 +377,14 @@ def _dangling(data: Mapping[str, Any]) -> Iterator[Problem]:
     )
     for tier, names in tiers.items():
         yield from _unknown_names(("tiers", tier), names, "model", models)
+    yield from _unknown_name(("auto", "incumbent"), _mapping(data.get("auto")).get("incumbent"), "tier", tiers)
     for tenant, section in tenants.items():
         yield from _unknown_names(("tenants", tenant, "tiers"), _mapping(section).get("tiers"), "tier", tiers)
+        yield from _unknown_names(("tenants", tenant, "models"), _mapping(section).get("models"), "model", models)
+        for index, step in enumerate(_listed(_mapping(section).get("downgrade"))):
+            yield from _unknown_name(
+                ("tenants", tenant, "downgrade", index, "tier"), _mapping(step).get("tier"), "tier", tiers
+            )
         named = _mapping(section).get("organisation")
         if isinstance(named, str) and named not in organisations:
             text = f"there is no such organisation{nearest(named, organisations)}"
@@ -347,9 +392,17 @@ def _dangling(data: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _unknown_names(path: tuple[str, ...], names: object, noun: str, known: Mapping[str, Any]) -> Iterator[Problem]:
-    for index, name in enumerate(names if isinstance(names, list) else ()):
-        if isinstance(name, str) and name not in known:
-            yield Problem(path=(*path, index), text=f"there is no such {noun}{nearest(name, known)}")
+    for index, name in enumerate(_listed(names)):
+        yield from _unknown_name((*path, index), name, noun, known)
+
+
+def _unknown_name(path: tuple[str | int, ...], name: object, noun: str, known: Mapping[str, Any]) -> Iterator[Problem]:
+    if isinstance(name, str) and name not in known:
+        yield Problem(path=path, text=f"there is no such {noun}{nearest(name, known)}")
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

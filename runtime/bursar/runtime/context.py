@@ -65,6 +65,9 @@ class RunContext:
     kept_back: Mapping[str, Amounts] = field(default_factory=dict)
     """What calls must leave for last answers, by the path of the run."""
 
+    sticky: bool = True
+    """Whether a limit stops the run for good; a gateway's standing key is refused call by call."""
+
     ordinals: Counter[tuple[str, int, str]] = field(default_factory=Counter)
     ended: threading.Event = field(default_factory=threading.Event)
     """Set once the run is not executed here any more: a thread that outlives it may not spend for it."""

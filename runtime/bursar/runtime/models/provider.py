@@ -1,21 +1,28 @@
-"""The seam to whatever answers a model call: two verbs, one request, one reply, one error tree.
+"""The seam to whatever answers a model call: one request, one reply, one error tree with a class for each cause.
 
 ProviderError            the call gave no usable answer
 ├── RateLimited          429, surely not billed; waits as `retry_after_s` says
+├── Overloaded           503 of an admission queue, 529: it is well, but full; surely not billed
+├── QuotaExhausted       the provider's own budget or credit is used up, until `retry_after_s`; not billed
 ├── Unavailable          connection refused, 408, or a 5xx before the first byte of an answer; surely not billed
 ├── NotSent              refused here, by the adapter, before anything was sent; not billed, never repeated
-├── RequestRefused       the provider refused the request itself (400, 404, 413, 422); not billed, never repeated
-│   └── AuthFailed       401 or 403: the key is missing, wrong or not allowed
+├── RequestRefused       the provider refused the request itself (400, 413, 422); not billed, never repeated
+│   ├── AuthFailed       401 or 403: the key is missing, wrong or not allowed
+│   ├── ModelMissing     404: the provider does not know the model
+│   ├── ContextTooLong   the request does not fit the model's window
+│   └── ContentFiltered  the provider's filter refused the request
 ├── CallTimeout          no answer in time, for us or for a gateway (504, 524); it may have been billed
 ├── BrokenStream         the answer broke off; it may have been billed
 └── BadReply             an answer that is none: HTML, empty, no choices, impossible usage; it may have been billed
+
+What the runtime does at each is one table: `bursar.runtime.models.causes`.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from bursar.budget.errors import BursarError
 from bursar.budget.usage import Usage
@@ -25,13 +32,24 @@ __all__ = [
     "BadReply",
     "BrokenStream",
     "CallTimeout",
+    "ContentFiltered",
+    "ContextTooLong",
+    "EmbedReply",
+    "EmbedRequest",
+    "Embeds",
+    "ModelMissing",
     "ModelReply",
     "ModelRequest",
     "NotSent",
+    "Overloaded",
     "Provider",
     "ProviderError",
+    "QuotaExhausted",
     "RateLimited",
     "RequestRefused",
+    "RerankReply",
+    "RerankRequest",
+    "Reranks",
     "Unavailable",
 ]
 
@@ -58,6 +76,15 @@ class ModelRequest:
     stop: Sequence[str] | None = None
     temperature: float | None = None
     response_format: Mapping[str, Any] | None = None
+    reasoning_effort: str | None = None
+    """`minimal | low | medium | high`, or the provider's own word; None leaves it to the provider."""
+
+    max_reasoning_tokens: int | None = None
+    """The most that the model may think with, a part of `max_output_tokens`; None = no cap of its own."""
+
+    tenant: str | None = None
+    """Whose call it is: keeps prefix caches apart where the provider can. Never sent as it stands."""
+
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Any other parameter of the request body, passed through unchanged."""
 
@@ -81,6 +108,47 @@ class ModelReply:
     response_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedRequest:
+    """One attempt at embedding texts."""
+
+    model: str
+    inputs: Sequence[str]
+    timeout_s: float
+    dimensions: int | None = None
+    tenant: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedReply:
+    """One vector for each input, in their order."""
+
+    vectors: Sequence[Sequence[float]]
+    usage: Usage | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankRequest:
+    """One attempt at ordering documents by what they say of a query."""
+
+    model: str
+    query: str
+    documents: Sequence[str]
+    timeout_s: float
+    top_n: int | None = None
+    tenant: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankReply:
+    """Places of documents with their scores, the best first."""
+
+    results: Sequence[tuple[int, float]]
+    usage: Usage | None
+
+
 class ProviderError(BursarError):
     """The provider gave no usable answer."""
 
@@ -100,6 +168,19 @@ class RateLimited(ProviderError):
     """The provider answered 429."""
 
     billed = "no"
+
+
+class Overloaded(ProviderError):
+    """The provider is well, but has no room just now."""
+
+    billed = "no"
+
+
+class QuotaExhausted(ProviderError):
+    """The provider's own budget for this key is used up."""
+
+    billed = "no"
+    retryable = False
 
 
 class Unavailable(ProviderError):
@@ -124,6 +205,18 @@ class RequestRefused(ProviderError):
 
 class AuthFailed(RequestRefused):
     """The provider refused the key."""
+
+
+class ModelMissing(RequestRefused):
+    """The provider does not know the model."""
+
+
+class ContextTooLong(RequestRefused):
+    """The request does not fit the model's context window."""
+
+
+class ContentFiltered(RequestRefused):
+    """The provider's content filter refused the request."""
 
 
 class CallTimeout(ProviderError):
@@ -152,3 +245,19 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Close what is held open."""
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """A provider that has embeddings too."""
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        """Embed texts; raises ProviderError."""
+
+
+@runtime_checkable
+class Reranks(Protocol):
+    """A provider that orders documents too."""
+
+    async def rerank(self, request: RerankRequest) -> RerankReply:
+        """Order documents; raises ProviderError."""
