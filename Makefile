@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test nightly check lint types contracts format bench bench-ledger bench-peers focus prices schema lock clean
+.PHONY: help demo test nightly check lint types contracts format bench bench-ledger bench-peers bench-gateway focus prices schema lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,6 +44,10 @@ focus: .venv/ready ## Show a FOCUS export to the public validator
 
 bench-peers: .venv/ready .venv-peers/ready ## Limits and their cost beside LiteLLM's proxy, about ten minutes
 	$(BIN)/python -m benchmarks.peers
+
+bench-gateway: .venv/ready .venv-peers/ready ## What a gateway adds to a request, beside LiteLLM's proxy, five minutes
+	$(BIN)/python -m benchmarks.gateway
+	$(BIN)/python -m benchmarks.gateway --workers
 
 prices: .venv/ready ## Make the price book anew from the pinned litellm
 	$(BIN)/python -m bursar.budget.pricing.book --taken $$(date -u +%F)

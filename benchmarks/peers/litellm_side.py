@@ -68,8 +68,8 @@ class Proxy:
 
     def __init__(self, name: str, url: str, process: psutil.Process) -> None:
         self.name = name
-        self._url = url
-        self._process = process
+        self.url = url
+        self.process = process
 
     async def spend(self, case: Case) -> None:
         """See `Side`."""
@@ -98,7 +98,7 @@ class Proxy:
 
     def cpu_s(self) -> float:
         """See `Side`."""
-        tree = [self._process, *self._process.children(recursive=True)]
+        tree = [self.process, *self.process.children(recursive=True)]
         return time.process_time() + sum(sum(one.cpu_times()[:2]) for one in tree)
 
     async def _counter(self, key: str) -> int:
@@ -113,7 +113,7 @@ class Proxy:
 
     def _client(self, headers: Mapping[str, str], key: str | None = None) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(
-            api_key=key or _new_key(), base_url=f"{self._url}/v1", default_headers=headers, max_retries=0
+            api_key=key or _new_key(), base_url=f"{self.url}/v1", default_headers=headers, max_retries=0
         )
 
 
