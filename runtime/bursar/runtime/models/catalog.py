@@ -18,6 +18,7 @@ from bursar.runtime.models.openai_sdk import OpenAIProvider
 from bursar.runtime.models.provider import Message, Provider
 from bursar.runtime.models.scenario import load_scenario
 from bursar.runtime.models.sim import SimProvider
+from bursar.runtime.models.vllm import VLLMProvider
 from bursar.runtime.models.wire import OutputBound
 
 if TYPE_CHECKING:
@@ -155,6 +156,8 @@ class Catalog:
         if section.provider == "sim":
             return SimProvider(load_scenario(section.scenario or "", base=self._config.base), seed=section.seed)
         key = self._config.secret(name, self._env)
+        if section.provider == "vllm":
+            return VLLMProvider(key, section.api_base or "", priority=section.priority)
         if section.provider in _OPENAI_COMPATIBLE:
             bound: OutputBound = "max_completion_tokens" if section.provider == "openai" else "max_tokens"
             tier = _asked_tier(section, price)

@@ -116,7 +116,7 @@ class LiteLLMProvider:
             "model": f"{self._provider}/{request.model}",
             "api_key": self._key,
             "api_base": self._base,
-            "timeout": request_timeout(request),
+            "timeout": request_timeout(request.timeout_s),
             "max_retries": 0,
             "num_retries": 0,
             # Else litellm imports its proxy for every call with tools, to run MCP tools and further calls by itself.

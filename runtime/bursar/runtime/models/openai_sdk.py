@@ -6,9 +6,9 @@ import asyncio
 import importlib
 import sys
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from bursar.runtime.models.failures import provider_error
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["OPENAI_API_BASE", "OpenAIProvider"]
 
 OPENAI_API_BASE = "https://api.openai.com/v1"
+
+T = TypeVar("T")
 
 _PATH = "/chat/completions"
 _NO_KEY = "none"
@@ -64,22 +66,13 @@ class OpenAIProvider:
 
     async def complete(self, request: ModelRequest) -> ModelReply:
         """Answer the request; raises ProviderError, such as NotSent for a request that cannot be sent as it is."""
-        import httpx
-
-        before, content = sys.exception(), encoded(body_of(request, self._bound, self._tier))
-        try:
-            client = await self._client()
-            async with asyncio.timeout(request.timeout_s):
-                response = await client.post(_PATH, cast_to=httpx.Response, content=content, options=_options(request))
-            return reply_of(parsed(response.content))
-        except Exception as error:
-            raise provider_error(error, who=self._who, secret=self._key, until=before) from error
+        return await self._asked(_PATH, self._body(request), request.timeout_s, reply_of)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Mapping[str, Any] | ModelReply]:
         """Yield what each chunk adds, then the whole reply; raises as `complete` does."""
         before, answer = sys.exception(), StreamedAnswer()
         streamed = {"stream": True, "stream_options": {"include_usage": True}}
-        content = encoded(body_of(request, self._bound, self._tier) | streamed)
+        content = encoded(self._body(request) | streamed)
         try:
             async with aclosing(self._chunks(request, content)) as chunks:
                 async for chunk in chunks:
@@ -101,6 +94,22 @@ class OpenAIProvider:
             elif loop.is_running():
                 await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(client.close(), loop))
 
+    def _body(self, request: ModelRequest) -> dict[str, Any]:
+        return body_of(request, self._bound, self._tier)
+
+    async def _asked(self, path: str, body: Mapping[str, Any], timeout_s: float, read: Callable[[Any], T]) -> T:
+        """What `read` finds in the answer to one POST, as parsed JSON; raises ProviderError."""
+        import httpx
+
+        before, content = sys.exception(), encoded(body)
+        try:
+            client = await self._client()
+            async with asyncio.timeout(timeout_s):
+                response = await client.post(path, cast_to=httpx.Response, content=content, options=_options(timeout_s))
+            return read(parsed(response.content))
+        except Exception as error:
+            raise provider_error(error, who=self._who, secret=self._key, until=before) from error
+
     async def _chunks(self, request: ModelRequest, content: bytes) -> AsyncGenerator[object, None]:
         from openai import AsyncStream
 
@@ -111,7 +120,7 @@ class OpenAIProvider:
                 _PATH,
                 cast_to=object,
                 content=content,
-                options=_options(request),
+                options=_options(request.timeout_s),
                 stream=True,
                 stream_cls=AsyncStream[object],
             )
@@ -136,6 +145,6 @@ class OpenAIProvider:
         return self._clients[loop]
 
 
-def _options(request: ModelRequest) -> Any:
+def _options(timeout_s: float) -> Any:
     # A redirect is followed by a second request, which nobody reserved.
-    return {"timeout": request_timeout(request), "follow_redirects": False}
+    return {"timeout": request_timeout(timeout_s), "follow_redirects": False}

@@ -78,12 +78,12 @@ def body_of(request: ModelRequest, bound: OutputBound, service_tier: str | None 
     return {**request.extra, **body, **{key: value for key, value in optional.items() if value is not None}}
 
 
-def request_timeout(request: ModelRequest) -> httpx.Timeout:
+def request_timeout(timeout_s: float) -> httpx.Timeout:
     """How long each step may take: a connection not made before the whole call times out surely cost nothing."""
     import httpx
 
-    connect_s = min(CONNECT_TIMEOUT_S_MAX, request.timeout_s / 2)
-    return httpx.Timeout(request.timeout_s, connect=connect_s, pool=connect_s)
+    connect_s = min(CONNECT_TIMEOUT_S_MAX, timeout_s / 2)
+    return httpx.Timeout(timeout_s, connect=connect_s, pool=connect_s)
 
 
 def encoded(body: Mapping[str, Any]) -> bytes:
