@@ -25,8 +25,8 @@ from bursar.budget.windows import to_us
 from bursar.runtime.context import RunContext
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Model
+from bursar.runtime.models.causes import Failure, cause_of
 from bursar.runtime.models.provider import BrokenStream, CallTimeout, Message, ModelReply, ModelRequest, ProviderError
-from bursar.runtime.stop import ModelCallFailed
 from bursar.runtime.waiting import WaitingRoom
 
 __all__ = ["Ask", "Attempts", "Delta", "PaidReply"]
@@ -116,17 +116,19 @@ class Attempts:
         call: Call,
         model: Model,
         counted: int,
-        failures: list[str],
         on_delta: Delta | None,
-    ) -> PaidReply | Refusal | None:
-        """The model's reply; the ledger's refusal; or None where the model failed, with why added to `failures`.
+        *,
+        alone: bool,
+    ) -> PaidReply | Refusal | Failure:
+        """The model's reply, the ledger's refusal, or the model's failure, which says where the call goes from there.
 
-        Raises ModelCallFailed where an answer broke off of which `on_delta` was given a part.
+        `alone` says that no other model can take the call: then this one is tried again also where another would
+        have been the better choice.
         """
         bound = self._ledger.ledger.margins.bound(model.name, counted)
         kept = _last_answer(ask, model, bound)
         quote = self._quote(ask, run, model, counted, bound, kept)
-        for _ in range(model.retries + 1):
+        for attempt in range(1, model.retries + 2):
             timeout_s = self._timeout_s(run, model)
             made = await self._reserve(run, call, quote, timeout_s, final=ask.final)
             if isinstance(made, Refusal):
@@ -137,19 +139,15 @@ class Attempts:
             try:
                 reply = await self._send(run, _request(ask, model, made, timeout_s), made, model, on_delta)
             except ProviderError as error:
-                failures.append(f"{model.name}: {error}")
                 run.tell("failed", node=call.node, tier=ask.tier, model=model.name, text=str(error))
-                if isinstance(error, _BrokenOff) and on_delta is not run.on_delta:
-                    # An agent's listener is told that this answer failed; another would take the next for its rest.
-                    raise ModelCallFailed(
-                        f"the answer of {model.name} broke off after a part of it was passed on: {error}",
-                        next_step=f"bursar resume {run.scope.run_id}",
-                    ) from error
-                if error.billed == "no" or not error.retryable:
-                    return None
+                # An agent's listener is told that this answer failed; another would take the next for its rest.
+                glued = isinstance(error, _BrokenOff) and on_delta is not run.on_delta
+                failure = Failure(model.name, error, "stop" if glued else cause_of(error).then, attempts=attempt)
+                if glued or error.billed == "no" or not (alone and failure.cause.again == "alone"):
+                    return failure
                 continue
             return await self._settle(run, call, made, reply, counted, kept)
-        return None
+        return failure
 
     def _quote(self, ask: Ask, run: RunContext, model: Model, counted: int, bound: int, kept: Amounts) -> ModelQuote:
         wanted = min(ask.max_output_tokens or run.max_output_tokens, model.max_output_tokens)

@@ -16,7 +16,9 @@ from bursar.runtime.attempt import Ask, Attempts, Delta, PaidReply
 from bursar.runtime.context import RunContext
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Catalog
+from bursar.runtime.models.causes import Failure
 from bursar.runtime.models.choice import choose
+from bursar.runtime.models.provider import ContextTooLong
 from bursar.runtime.models.tokens import TokenCounter
 from bursar.runtime.stop import LimitReached, ModelCallFailed
 from bursar.runtime.waiting import WaitingRoom
@@ -46,14 +48,18 @@ class PaidCalls:
     async def make(self, run: RunContext, ask: Ask, call_id: str, on_delta: Delta | None = None) -> PaidReply:
         """The answer to `ask`, paid for by the run, or replayed where `call_id` was settled before.
 
-        Raises LimitReached where the ledger refuses (the run is stopped then), ModelCallFailed where every model of the
-        tier failed, LedgerUnavailable where the ledger stays away. Nothing is sent without a reservation.
+        Raises LimitReached where the ledger refuses (the run is stopped then), ModelCallFailed where no model
+        answered, LedgerUnavailable where the ledger stays away. Nothing is sent without a reservation.
         """
         self._allow(run, ask.tier)
         counted = self._counter.count_request(ask.messages, ask.tools)
-        failures: list[str] = []
+        plan = list(choose(ask.tier, self._catalog.tier(ask.tier), counted, USEFUL_OUTPUT_TOKENS))
+        failures: list[Failure] = []
         refusal: Refusal | None = None
-        for model, reason in choose(ask.tier, self._catalog.tier(ask.tier), counted, USEFUL_OUTPUT_TOKENS):
+        too_small = 0
+        for place, (model, reason) in enumerate(plan, start=1):
+            if model.context_window is not None and model.context_window <= too_small:
+                continue
             call = Call(
                 id=call_id,
                 scope=run.scope,
@@ -62,20 +68,24 @@ class PaidCalls:
                 digest=ask.digest,
                 tier=ask.tier,
                 model=model.name,
-                reason=f"{reason}; {failures[-1]}" if failures else reason,
+                reason=f"{reason}; {failures[-1].words()}" if failures else reason,
             )
-            made = await self._attempts.run(run, ask, call, model, counted, failures, on_delta)
+            made = await self._attempts.run(run, ask, call, model, counted, on_delta, alone=place == len(plan))
             if isinstance(made, PaidReply):
                 return made
-            refusal = made or refusal
-            if made is not None and made.dimension != "nanousd":
+            if isinstance(made, Failure):
+                failures.append(made)
+                if made.then == "stop":
+                    break
+                if made.then == "next_larger":
+                    too_small = max(too_small, model.context_window or 0)
+                continue
+            refusal = made
+            if made.dimension != "nanousd":
                 break  # another model of the tier can only help where money refused
-        if refusal is not None:
+        if refusal is not None and (not failures or failures[-1].then != "stop"):
             raise await self._stop(run, refusal)
-        raise ModelCallFailed(
-            f"no model of tier {ask.tier} answered: {'; '.join(failures) or 'no context window can hold the call'}",
-            next_step="bursar doctor",
-        )
+        raise _failed(ask.tier, failures)
 
     async def open(self, run: RunContext, scope: Scope, limits: Limits) -> None:
         """Open the account of an agent that is used as a tool in a run."""
@@ -103,3 +113,9 @@ class PaidCalls:
                 f"tenant {run.scope.tenant} may not use tier {tier}; it may use {', '.join(run.tiers)}",
                 next_step=f"add {tier} to tenants.{run.scope.tenant}.tiers",
             )
+
+
+def _failed(tier: str, failures: list[Failure]) -> ModelCallFailed:
+    failures = failures or [Failure(tier, ContextTooLong("no context window can hold the call"), "stop", attempts=0)]
+    said = "; ".join(failure.words() for failure in failures)
+    return ModelCallFailed(f"no model of tier {tier} answered: {said}", failures=failures, next_step="bursar doctor")

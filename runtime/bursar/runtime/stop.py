@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from langchain_core.exceptions import ModelError
 from langgraph.errors import GraphBubbleUp
 
 from bursar.budget.errors import BursarError
 from bursar.budget.refusal import Refusal
+from bursar.runtime.models.causes import Cause, Failure, chief
 
 __all__ = ["LimitReached", "ModelCallFailed", "NoRunError"]
 
@@ -25,7 +28,23 @@ class LimitReached(GraphBubbleUp, ModelError):
 
 
 class ModelCallFailed(BursarError):
-    """Every model of the tier failed."""
+    """No model that may take the call answered it."""
+
+    def __init__(self, message: str, *, failures: Sequence[Failure] = (), next_step: str | None = None) -> None:
+        """`failures` are those of single models, in the order in which they were tried."""
+        self.failures = tuple(failures)
+        super().__init__(message, next_step=next_step)
+
+    @property
+    def cause(self) -> Cause | None:
+        """Why it failed, which says the HTTP status too; None where no model was tried."""
+        return chief(self.failures)
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """When it may go better: the shortest time that one of the models asked for; None where none did."""
+        asked = [one.error.retry_after_s for one in self.failures if one.error.retry_after_s is not None]
+        return min(asked, default=None)
 
 
 class NoRunError(BursarError):
