@@ -7,7 +7,7 @@ useful does, is admitted with a lower bound on its output; only posted amounts e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from bursar.budget.scope import Kind
 from bursar.budget.usage import TOKENS_MAX
 from bursar.budget.windows import Period
 
-__all__ = ["Admitted", "Balance", "ModelQuote", "SliceQuote", "ToolQuote", "Wait", "admit"]
+__all__ = ["Admitted", "Balance", "ModelQuote", "MoneyLeft", "SliceQuote", "ToolQuote", "Wait", "admit", "money_left"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +113,21 @@ class Wait:
     path: str
 
 
+class MoneyLeft(NamedTuple):
+    """What is left in the hard budget in money of which the least share is left."""
+
+    path: str
+    per: Period
+    limit_nanousd: int
+    left_nanousd: int
+    """Beside all that is posted and held, with the call that asks; never below 0."""
+
+    @property
+    def percent(self) -> int:
+        """The share that is left, 0 to 100, rounded down."""
+        return min(100, self.left_nanousd * 100 // self.limit_nanousd) if self.limit_nanousd else 0
+
+
 _NANOUSD, _TOKENS, _STEPS, _TOOL_CALLS = range(4)
 
 
@@ -124,6 +139,19 @@ def admit(balances: Sequence[Balance], quote: ModelQuote | ToolQuote | SliceQuot
         return _admit_whole(balances, quote, {_TOOL_CALLS: quote.tool_calls})
     needs = {dimension: getattr(quote.amounts, name) for dimension, name in enumerate(DIMENSIONS)}
     return _admit_whole(balances, quote, {dimension: need for dimension, need in needs.items() if need})
+
+
+def money_left(balances: Iterable[Balance], held: Amounts) -> MoneyLeft | None:
+    """The budget in money that is nearest to its end once `held` is held in all of them; None where none limits it."""
+    least: MoneyLeft | None = None
+    for balance in balances:
+        limit = balance.limit[_NANOUSD]
+        if limit is None:
+            continue
+        left = max(0, limit - balance.posted[_NANOUSD] - balance.held[_NANOUSD] - held.nanousd)
+        if least is None or left * least.limit_nanousd < least.left_nanousd * limit:  # the smaller share
+            least = MoneyLeft(balance.path, balance.per, limit, left)
+    return least
 
 
 def _admit_whole(

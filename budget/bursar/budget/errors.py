@@ -5,6 +5,7 @@ BursarError
 ├── UsageError             a call was made in a way that cannot work
 ├── NotFoundError          no such run, tenant, budget or price
 ├── ConflictError          the thing changed since you looked at it
+│   └── CallInFlight       an attempt at the same call is under way
 ├── PriceMissingError      a model without a price under a money limit
 └── LedgerError
     ├── LedgerUnavailable  the store could not be reached or stayed locked; nothing was reserved
@@ -21,6 +22,7 @@ from pathlib import Path
 
 __all__ = [
     "BursarError",
+    "CallInFlight",
     "ConfigError",
     "ConflictError",
     "LedgerError",
@@ -72,6 +74,10 @@ class NotFoundError(BursarError):
 
 class ConflictError(BursarError):
     """It changed since you looked at it."""
+
+
+class CallInFlight(ConflictError):
+    """An attempt at the same call is under way, and has not been answered yet."""
 
 
 class PriceMissingError(BursarError):

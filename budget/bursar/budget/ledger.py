@@ -19,7 +19,7 @@ from typing import Self
 from sqlalchemy import Connection
 
 from bursar.budget.accounts import Standing, current
-from bursar.budget.admission import Admitted, ModelQuote, ToolQuote, Wait, admit
+from bursar.budget.admission import Admitted, ModelQuote, ToolQuote, Wait, admit, money_left
 from bursar.budget.alerts.alerts import Alerts
 from bursar.budget.alerts.calls import unpriced
 from bursar.budget.alerts.thresholds import refused
@@ -95,16 +95,20 @@ class Ledger:
         deadline_us: int | None = None,
         final: bool = False,
         behind: str | None = None,
+        exclusive: bool = False,
     ) -> Reservation | Replay | Wait | Refusal:
         """Hold what the call may come to in every scope, or say why not.
 
         `deadline_us` is until when it may be dispatched; after it, a reservation whose holder fell silent is given up.
         `final` asks for the one last answer that a stopped run may give. `behind` is a scope that others wait for: a
         call that could be admitted waits behind them. Raises LedgerUnavailable, and NotFoundError for a run that was
-        never opened; then nothing was reserved.
+        never opened; then nothing was reserved. `exclusive` raises CallInFlight where an attempt at the same call is
+        under way.
         """
         with self.store.write() as connection:
-            return self._reserve(connection, call, quote, deadline_us=deadline_us, final=final, behind=behind)
+            return self._reserve(
+                connection, call, quote, deadline_us=deadline_us, final=final, behind=behind, exclusive=exclusive
+            )
 
     def charge(self, call: Call, quote: ToolQuote) -> Reservation | Replay | Wait | Refusal:
         """Reserve and settle a tool call at once: its cost is known before it runs."""
@@ -202,10 +206,11 @@ class Ledger:
         deadline_us: int | None = None,
         final: bool = False,
         behind: str | None = None,
+        exclusive: bool = False,
     ) -> Reservation | Replay | Wait | Refusal:
         claim(connection, call.scope.chains)
         now = self._now()
-        attempt = next_attempt(connection, call, now)
+        attempt = next_attempt(connection, call, now, exclusive=exclusive)
         if isinstance(attempt, Replay):
             return attempt
         pots = current(connection, call.scope.with_node(call.node), now)
@@ -215,7 +220,8 @@ class Ledger:
             return refusal
         if isinstance(quote, ModelQuote) and quote.price is None:
             quote = self._by_policy(connection, quote, call.scope.tenant)
-        verdict = admit([row.balance for row in pots if row.mode == "hard"], quote)
+        balances = [row.balance for row in pots if row.mode == "hard"]
+        verdict = admit(balances, quote)
         if isinstance(verdict, Refusal):
             _tell_of(connection, pots, verdict, call, now)
         if not isinstance(verdict, Admitted):
@@ -226,9 +232,8 @@ class Ledger:
             keep_price(connection, quote.price, self._known_prices, now)
         elif isinstance(quote, ModelQuote) and quote.allow_unpriced:
             unpriced(connection, call.scope, quote.model, now)
-        made = insert_reservation(
-            connection, call, quote, verdict, attempt, [row.account_id for row in pots], now, deadline_us
-        )
+        accounts, left = [row.account_id for row in pots], money_left(balances, verdict.amounts)
+        made = insert_reservation(connection, call, quote, verdict, attempt, accounts, now, deadline_us, left)
         if final:
             use_final(connection, call)
         return made

@@ -29,11 +29,11 @@ from sqlalchemy import (
     update,
 )
 
-from bursar.budget.admission import Admitted, ModelQuote, SliceQuote, ToolQuote
+from bursar.budget.admission import Admitted, ModelQuote, MoneyLeft, SliceQuote, ToolQuote
 from bursar.budget.alerts.calls import overage
 from bursar.budget.alerts.thresholds import fire
 from bursar.budget.amounts import DIMENSIONS, Amounts
-from bursar.budget.errors import ReservationError, UsageError
+from bursar.budget.errors import CallInFlight, ReservationError, UsageError
 from bursar.budget.journal import NOBODYS, NOTHING, amounts_in, claim, hash_of, journal, move
 from bursar.budget.pricing.prices import Price
 from bursar.budget.schema import FOREVER_US, pot, price, reservation
@@ -87,6 +87,9 @@ class Reservation:
     max_output_tokens: int
     capped: bool
     """Whether the bound was lowered to fit what is left."""
+
+    money_left: MoneyLeft | None = None
+    """Of the hard budget in money of which the least share is left with this call held; None for a slice's call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,12 +202,13 @@ _LEFT_OPEN = (
 )
 
 
-def next_attempt(connection: Connection, call: Call, now: int) -> Replay | int:
+def next_attempt(connection: Connection, call: Call, now: int, *, exclusive: bool = False) -> Replay | int:
     """The stored reply of a call that was settled, else the number of its next attempt.
 
-    An attempt that an earlier holder of the run left open is given up here, before anything is sent again.
+    An attempt that an earlier holder of the run left open is given up here, before anything is sent again. Where
+    another is under way, an `exclusive` one raises CallInFlight.
     """
-    attempt = 0
+    attempt, in_flight = 0, False
     asked = (call.scope.run_id, call.id, call.scope.tenant)
     for row in map(_Attempt._make, _ATTEMPTS(connection, asked).fetchall()):
         if row.state == "settled" and row.reply is not None:
@@ -212,7 +216,11 @@ def next_attempt(connection: Connection, call: Call, now: int) -> Replay | int:
             return Replay(row.id, row.reply)
         if row.state in _OPEN and row.epoch < call.epoch:
             give_up(connection, {"id": row.id}, now)
+        elif row.state in _OPEN:
+            in_flight = True
         attempt = row.attempt + 1
+    if in_flight and exclusive:
+        raise CallInFlight(f"call {call.id} is under way already", next_step="ask again once it is answered")
     return attempt
 
 
@@ -225,6 +233,7 @@ def insert_reservation(
     accounts: Sequence[int | None],
     now: int,
     deadline_us: int | None,
+    left: MoneyLeft | None = None,
 ) -> Reservation:
     """Write the row and hold its amounts in every account."""
     row_price = quote.price if isinstance(quote, ModelQuote) else None
@@ -248,6 +257,7 @@ def insert_reservation(
         price=row_price,
         max_output_tokens=verdict.max_output_tokens,
         capped=verdict.capped,
+        money_left=left,
     )
     _move(connection, made, "reserve", now, held=held)
     return made

@@ -81,14 +81,23 @@ class LedgerThread:
         return await self.do(operation, *args, **kwargs)
 
     async def reserve(
-        self, call: Call, quote: ModelQuote, *, deadline_us: int, final: bool, behind: str | None
+        self,
+        call: Call,
+        quote: ModelQuote,
+        *,
+        deadline_us: int,
+        final: bool,
+        behind: str | None,
+        exclusive: bool = False,
     ) -> Reserved:
         """Reserve and dispatch a model call that is sent as soon as this returns.
 
         Where this fails, or the caller is cancelled meanwhile, nothing was sent and what was reserved is given back.
+        Raises CallInFlight for an `exclusive` call of which an attempt is under way.
         """
         deadline_us += next(self._tries) % 1_000  # by which this attempt is told from any other at the same call
-        reserve = partial(self.ledger.reserve, call, quote, deadline_us=deadline_us, final=final, behind=behind)
+        how: dict[str, Any] = {"final": final, "behind": behind, "exclusive": exclusive}
+        reserve = partial(self.ledger.reserve, call, quote, deadline_us=deadline_us, **how)
         future = self._reserved(reserve)
         try:
             made = await asyncio.wrap_future(future) if isinstance(future, Future) else future

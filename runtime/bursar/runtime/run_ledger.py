@@ -46,13 +46,21 @@ class RunLedger:
         self._away = False
 
     async def reserve(
-        self, call: Call, quote: ModelQuote, *, deadline_us: int, final: bool, behind: str | None
+        self,
+        call: Call,
+        quote: ModelQuote,
+        *,
+        deadline_us: int,
+        final: bool,
+        behind: str | None,
+        exclusive: bool = False,
     ) -> Reserved:
         """Reserve and dispatch a model call that is sent as soon as this returns."""
-        lease = None if final else self._lease
+        lease = None if final or exclusive else self._lease  # a slice does not know what others have under way
         if lease is not None and self._away and (early := lease.reserve(call, quote, asked=False)) is not None:
             return early
-        reserve = partial(self._thread.reserve, call, quote, deadline_us=deadline_us, final=final, behind=behind)
+        how: dict[str, Any] = {"final": final, "behind": behind, "exclusive": exclusive}
+        reserve = partial(self._thread.reserve, call, quote, deadline_us=deadline_us, **how)
         made: Reserved = await self._patiently(
             reserve, partial(lease.reserve, call, quote, asked=True) if lease is not None else None
         )

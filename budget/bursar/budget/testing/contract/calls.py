@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from bursar.budget import Amounts, Ledger, Limits, Refusal, Replay, Scope
-from bursar.budget.errors import ReservationError
+from bursar.budget.admission import MoneyLeft
+from bursar.budget.errors import CallInFlight, ReservationError
 from bursar.budget.testing.contract.steps import ONE_CALL, Another, held, journaled, posted, refused, settled, stop
-from bursar.budget.testing.plain import NANO_PER_TOKEN, SUPPORT, Clock, a_call, a_quote, reserved, tokens
+from bursar.budget.testing.plain import FREE, NANO_PER_TOKEN, SUPPORT, Clock, a_call, a_quote, reserved, tokens
 from bursar.budget.windows import to_us
 
 __all__ = ["CallRules"]
@@ -74,6 +75,46 @@ class CallRules:
         assert posted(ledger) == ONE_CALL
         with pytest.raises(ReservationError):
             ledger.dispatch(never_sent)
+
+    @pytest.mark.parametrize("sent", [False, True], ids=["reserved", "dispatched"])
+    def test_an_exclusive_call_is_not_made_beside_an_attempt_at_it(
+        self, ledger: Ledger, another: Another, sent: bool
+    ) -> None:
+        first = reserved(ledger, a_call(), exclusive=True)
+        if sent:
+            ledger.dispatch(first)
+        with pytest.raises(CallInFlight, match="ask again"):
+            another().reserve(a_call(), a_quote(), exclusive=True)
+        assert held(ledger) == ONE_CALL
+        assert reserved(ledger, a_call("call_2"), exclusive=True).attempt == 0
+        ledger.settle(first, usage=None, outcome="unknown")
+        assert reserved(ledger, a_call(), exclusive=True).attempt == 1
+
+    def test_an_exclusive_call_that_was_settled_is_replayed_beside_whatever_is_under_way(self, ledger: Ledger) -> None:
+        reserved(ledger, a_call())
+        second = reserved(ledger, a_call())
+        ledger.settle(second, usage=tokens(40), outcome="exact", reply="hello")
+        assert ledger.reserve(a_call(), a_quote(), exclusive=True) == Replay(second.id, "hello")
+
+    def test_an_exclusive_call_goes_on_where_a_new_holder_takes_the_run(self, ledger: Ledger) -> None:
+        before = ledger.gates.hold(SUPPORT.run_path, "worker", 60).epoch
+        reserved(ledger, a_call(epoch=before), exclusive=True)
+        after = ledger.gates.hold(SUPPORT.run_path, "worker", 60).epoch
+        assert reserved(ledger, a_call(epoch=after), exclusive=True).attempt == 1
+
+    # --- What a call leaves -------------------------------------------------------------------------------------------
+
+    def test_a_reservation_says_which_budget_in_money_is_nearest_to_its_end(self, ledger: Ledger) -> None:
+        assert reserved(ledger, a_call()).money_left is None
+        ledger.budgets.set("acme", limit={"nanousd": 1_000_000}, author="dana")
+        ledger.budgets.set("acme/support", per="day", limit={"nanousd": 800_000, "tokens": 201}, author="dana")
+        made = reserved(ledger, a_call("call_2"))
+        assert made.money_left == MoneyLeft("acme/support", "day", 800_000, 700_000)
+        assert made.money_left.percent == 87
+        ledger.budgets.set("acme", limit={"nanousd": 50_000}, author="dana")  # below what is held
+        nearest = reserved(ledger, a_call("call_3"), a_quote(1, 1, price=FREE)).money_left
+        assert nearest == MoneyLeft("acme", "total", 50_000, 0)
+        assert nearest.percent == 0
 
     # --- Dispatch: the last moment before bytes leave -----------------------------------------------------------------
 
