@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
-__all__ = ["KeyPath", "Problem", "Problems", "dotted", "explain", "nearest", "one_line"]
+__all__ = ["KeyPath", "Problem", "Problems", "dotted", "expected", "explain", "nearest", "one_line"]
 
 CHOICES_SHOWN_MAX = 12
 TEXT_SHOWN_MAX = 64
@@ -94,13 +94,15 @@ def explain(error: ValidationError, *, written: Collection[KeyPath], schema: Map
         if isinstance(problems := context.get("error"), Problems):
             yield from (replace(problem, path=path + problem.path) for problem in problems.problems)
             continue
-        text = str(context["error"]) if kind == "value_error" else _expected(kind, item)
+        text = str(context["error"]) if kind == "value_error" else expected(item)
         if kind == "extra_forbidden":
             text += nearest(str(loc[-1]), _keys(schema, path[:-1]))
         yield Problem(path=path, text=text, at_key=kind == "extra_forbidden" or loc[-1:] == ("[key]",))
 
 
-def _expected(kind: str, item: ErrorDetails) -> str:
+def expected(item: ErrorDetails) -> str:
+    """What was expected where pydantic found something else."""
+    kind = item["type"]
     if kind not in _EXPECTED:
         return item["msg"].replace("Input should be", "expected")
     text = _EXPECTED[kind].format(**item.get("ctx", {}))
