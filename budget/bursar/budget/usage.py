@@ -78,6 +78,9 @@ class Usage:
     output_audio_tokens: int = 0
     """Output tokens of audio; included in `output_tokens`, *not* in `reasoning_tokens`."""
 
+    searches: int = 0
+    """Searches that were billed by the piece, as rerank's are; each costs the price's fee, and they are no tokens."""
+
     service_tier: ServiceTier = "standard"
     """How the call was served."""
 
@@ -100,6 +103,8 @@ class Usage:
         )
         if set(map(type, parts)) != {int} or min(parts) < 0 or max(parts) > TOKENS_MAX:
             _refuse_counts(parts)
+        if self.searches and (type(self.searches) is not int or not 0 < self.searches <= TOKENS_MAX):
+            raise ValueError(f"usage.searches must be a whole number from 0 to {TOKENS_MAX}: {self.searches!r}")
         if any(parts[1:7]):
             parts = parts._replace(**self._split_input())
         if any(parts[8:]):
@@ -166,6 +171,7 @@ _SELDOM = (
     "cache_read_audio_tokens",
     "output_image_tokens",
     "output_audio_tokens",
+    "searches",
 )
 
 

@@ -225,7 +225,7 @@ class Price(Schedule):
     source: str
     effective: date
     request_usd: Decimal = Decimal(0)
-    """What each call costs beside its tokens."""
+    """What each call costs beside its tokens; of a call that says how many searches it was billed for, each search."""
 
     batch: Schedule | None = None
     flex: Schedule | None = None
@@ -268,10 +268,10 @@ class Price(Schedule):
         schedule = self if usage.service_tier == "standard" else self._own(usage.service_tier) or self
         rates = schedule._at(usage.input_tokens) if schedule._edges else schedule
         tokens: int = sum(map(mul, usage.parts, rates._nano))
-        return -(-(tokens + self._fee) // _MTOK)
+        return -(-(tokens + self._fee * (usage.searches or 1)) // _MTOK)
 
     def worst_case(self, input_tokens: int, output_tokens: int) -> int:
-        """The most, in nano-USD, that any usage of at most so many tokens can cost, within the row's `bounds`."""
+        """The most, in nano-USD, that any usage of at most so many tokens, and one search, can cost within `bounds`."""
         input_nano, output_nano = self._ceilings[bisect_left(self._breaks, input_tokens)]
         return -(-(self._fee + input_tokens * input_nano + output_tokens * output_nano) // _MTOK)
 
@@ -297,7 +297,8 @@ class Price(Schedule):
             for label, tokens, price, nano in zip(_LABELS, usage.parts, rates.published(), rates._nano, strict=True)
             if tokens
         ]
-        return [*lines, PriceLine("request", 0, None, usd(self._fee // _MTOK))] if self._fee else lines
+        fee = usd(self._fee * (usage.searches or 1) // _MTOK)
+        return [*lines, PriceLine("request", 0, None, fee)] if fee else lines
 
     def to_record(self) -> dict[str, Any]:
         """The row as JSON values, to be kept with each posting; prices are decimal strings."""

@@ -18,14 +18,18 @@ __all__ = [
     "anthropic",
     "bedrock",
     "deepseek",
+    "embedding",
     "gemini",
     "openai_chat",
     "openai_responses",
     "read_usage",
+    "rerank",
     "vllm",
 ]
 
-Shape = Literal["openai_chat", "openai_responses", "anthropic", "gemini", "bedrock", "deepseek", "vllm"]
+Shape = Literal[
+    "openai_chat", "openai_responses", "anthropic", "gemini", "bedrock", "deepseek", "vllm", "embedding", "rerank"
+]
 
 _TIERS: Mapping[str, ServiceTier] = {
     "batch": "batch",
@@ -182,6 +186,21 @@ def vllm(answer: Json) -> Usage | None:
     return openai_chat(answer)
 
 
+def embedding(answer: Json) -> Usage | None:
+    """OpenAI's embeddings: all that was read; nothing is written. Some servers give the total alone."""
+    usage = _mapping("usage", answer.get("usage"))
+    return _usage(input_tokens=_count(usage, "prompt_tokens") or _count(usage, "total_tokens"), output_tokens=0)
+
+
+def rerank(answer: Json) -> Usage | None:
+    """Rerank: tokens, as vLLM and Jina tell them in `usage`, or searches, as Cohere tells them in `billed_units`."""
+    usage, meta = _mapping("usage", answer.get("usage")), _mapping("meta", answer.get("meta"))
+    billed = _mapping("billed_units", meta.get("billed_units"))
+    read = _count(usage, "prompt_tokens") or _count(usage, "total_tokens") or _count(billed, "total_tokens")
+    searches = _count(billed, "search_units")
+    return Usage(input_tokens=read, output_tokens=0, searches=searches) if read or searches else None
+
+
 READERS: Mapping[Shape, Callable[[Json], Usage | None]] = {
     "openai_chat": openai_chat,
     "openai_responses": openai_responses,
@@ -190,6 +209,8 @@ READERS: Mapping[Shape, Callable[[Json], Usage | None]] = {
     "bedrock": bedrock,
     "deepseek": deepseek,
     "vllm": vllm,
+    "embedding": embedding,
+    "rerank": rerank,
 }
 
 
