@@ -103,7 +103,7 @@ class Usage:
         )
         if set(map(type, parts)) != {int} or min(parts) < 0 or max(parts) > TOKENS_MAX:
             _refuse_counts(parts)
-        if self.searches and (type(self.searches) is not int or not 0 < self.searches <= TOKENS_MAX):
+        if type(self.searches) is not int or not 0 <= self.searches <= TOKENS_MAX:
             raise ValueError(f"usage.searches must be a whole number from 0 to {TOKENS_MAX}: {self.searches!r}")
         if any(parts[1:7]):
             parts = parts._replace(**self._split_input())
