@@ -16,7 +16,8 @@ from typing import Any
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, stop_before_delay
 
-from bursar.budget.admission import ModelQuote, Wait
+from bursar.agents.tier import Cascade, Data
+from bursar.budget.admission import ModelQuote, MoneyLeft, Wait
 from bursar.budget.amounts import Amounts
 from bursar.budget.refusal import Refusal
 from bursar.budget.reservations import Call, Outcome, Replay, Reservation
@@ -51,6 +52,8 @@ class Ask:
     """What a node wants of a model."""
 
     tier: str
+    """A tier, `auto`, or a model of bursar.yaml, which then answers alone."""
+
     node: str
     messages: Sequence[Message]
     tools: Sequence[Mapping[str, Any]] = ()
@@ -60,6 +63,12 @@ class Ask:
     response_format: Mapping[str, Any] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     max_output_tokens: int | None = None
+
+    model: str | None = None
+    """One model, by its name in bursar.yaml, in place of the tier's."""
+
+    exclusive: bool = False
+    """Whether an attempt at the same call that is under way elsewhere is a conflict (CallInFlight)."""
 
     kept_back_tokens: int = 0
     """Output tokens that must remain for a last answer; 0 where none is given."""
@@ -87,6 +96,18 @@ class PaidReply:
 
     kept_back: Amounts
     """What was left in the run for its last answer."""
+
+    digest: str | None = None
+    """Of the request that was answered."""
+
+    tier: str = ""
+    """The tier that the model was asked for."""
+
+    reason: str = ""
+    """Why this tier and this model, in plain words."""
+
+    money_left: MoneyLeft | None = None
+    """What is left in the budget in money that is nearest to its end; None where none limits the call."""
 
     replayed: bool = False
 
@@ -130,7 +151,7 @@ class Attempts:
         quote = self._quote(ask, run, model, counted, bound, kept)
         for attempt in range(1, model.retries + 2):
             timeout_s = self._timeout_s(run, model)
-            made = await self._reserve(run, call, quote, timeout_s, final=ask.final)
+            made = await self._reserve(run, ask, call, quote, timeout_s)
             if isinstance(made, Refusal):
                 return made
             if isinstance(made, Replay):
@@ -167,15 +188,16 @@ class Attempts:
         return max(0.001, min(model.timeout_s, (run.deadline - self._clock()).total_seconds()))
 
     async def _reserve(
-        self, run: RunContext, call: Call, quote: ModelQuote, timeout_s: float, *, final: bool
+        self, run: RunContext, ask: Ask, call: Call, quote: ModelQuote, timeout_s: float
     ) -> Reservation | Replay | Refusal:
         """Reserve, standing in line while only calls in flight are in the way."""
         open_s = RETRIED_S_MAX + timeout_s + GRACE_S
+        how = {"final": ask.final, "exclusive": ask.exclusive}
 
         async def reserve(behind: str | None = None) -> Reservation | Replay | Wait | Refusal:
             run.require_going_on()
             expires = to_us(self._clock() + timedelta(seconds=open_s))
-            return await run.ledger.reserve(call, quote, deadline_us=expires, final=final, behind=behind)
+            return await run.ledger.reserve(call, quote, deadline_us=expires, behind=behind, **how)
 
         made = await reserve(behind=self._room.line(call.scope.with_node(call.node)))
         if not isinstance(made, Wait):
@@ -246,6 +268,7 @@ class Attempts:
             "usage": usage.to_record() if usage is not None else None,
             "model": call.model,
             "capped": made.capped,
+            "digest": call.digest,
         }
         posted = await run.ledger.settle(
             made,
@@ -264,6 +287,7 @@ class Attempts:
             model=call.model or "",
             capped=made.capped,
             kept_back=kept_back,
+            digest=call.digest,
         )
 
 
@@ -333,6 +357,8 @@ def _request(ask: Ask, model: Model, made: Reservation, timeout_s: float) -> Mod
         stop=ask.stop,
         temperature=ask.temperature,
         response_format=ask.response_format,
+        reasoning_effort=ask.reasoning_effort,
+        max_reasoning_tokens=ask.max_reasoning_tokens,
         extra=ask.extra,
     )
 
@@ -347,5 +373,6 @@ def _replayed(found: Replay, kept_back: Amounts) -> PaidReply:
         model=kept["model"],
         capped=kept["capped"],
         kept_back=kept_back,
+        digest=kept["digest"],
         replayed=True,
     )

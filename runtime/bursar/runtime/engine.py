@@ -20,6 +20,7 @@ from langgraph.types import Command
 
 from bursar.budget.errors import ConflictError, LedgerError, LedgerUnavailable
 from bursar.budget.gate import Hold
+from bursar.budget.limits import COUNT_MAX
 from bursar.budget.scope import Scope
 from bursar.memory import CheckpointSaver
 from bursar.runtime.config import Config
@@ -40,6 +41,9 @@ from bursar.runtime.work import Work
 __all__ = ["Engine", "Listener", "Resumption", "ended_after_cancel"]
 
 Listener = Callable[[Event], None]
+
+STANDING_WAIT_S = 2.0
+"""The longest that a call outside of any execution waits for the ledger: its caller can come again."""
 
 _log = logging.getLogger("bursar.runtime")
 
@@ -288,6 +292,27 @@ class Engine:
             del self._executing[run_id], self._ledgers[run_id]
             ended.set()
 
+    def standing(self, scope: Scope, *, tiers: tuple[str, ...] | None) -> RunContext:
+        """The context of calls that no execution makes, such as those by a gateway's key.
+
+        Nobody holds their run, whose gate must be open, and a limit refuses them one by one.
+        """
+        return RunContext(
+            scope=scope,
+            epoch=0,
+            thread_id=scope.run_id,
+            on_limit="stop",
+            max_output_tokens=COUNT_MAX,
+            tiers=tiers,
+            deadline=None,
+            seconds=None,
+            now=self._clock,
+            calls=self._calls,
+            ledger=RunLedger(self._ledger, wait_s=min(self._config.ledger.wait_s, STANDING_WAIT_S), tell=_nobody),
+            side_loop=self._side_loop,
+            sticky=False,
+        )
+
     def _context(self, row: Record, hold: Hold, listener: Listener | None) -> RunContext:
         scope = Scope(
             tenant=row["tenant"],
@@ -358,6 +383,10 @@ async def ended_after_cancel(task: asyncio.Future[Any]) -> None:
     while not task.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait([task])
+
+
+def _nobody(kind: Literal["away", "back"], words: str) -> None:
+    """Whoever calls hears of it by the error."""
 
 
 def _teller(run_id: str, listener: Listener) -> Callable[[Mapping[str, Any]], None]:

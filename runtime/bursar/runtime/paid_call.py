@@ -15,7 +15,7 @@ from bursar.budget.scope import Scope
 from bursar.runtime.attempt import Ask, Attempts, Delta, PaidReply
 from bursar.runtime.context import RunContext
 from bursar.runtime.ledger_thread import LedgerThread
-from bursar.runtime.models.catalog import Catalog
+from bursar.runtime.models.catalog import Catalog, Model
 from bursar.runtime.models.causes import Failure
 from bursar.runtime.models.choice import choose
 from bursar.runtime.models.provider import ContextTooLong
@@ -41,7 +41,7 @@ class PaidCalls:
         rng: random.Random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._catalog = catalog
+        self.catalog = catalog
         self._counter = TokenCounter()
         self._attempts = Attempts(ledger, WaitingRoom(rng), clock=clock, rng=rng, sleep=sleep)
 
@@ -51,9 +51,9 @@ class PaidCalls:
         Raises LimitReached where the ledger refuses (the run is stopped then), ModelCallFailed where no model
         answered, LedgerUnavailable where the ledger stays away. Nothing is sent without a reservation.
         """
-        self._allow(run, ask.tier)
+        models = self._models(run, ask)
         counted = self._counter.count_request(ask.messages, ask.tools)
-        plan = list(choose(ask.tier, self._catalog.tier(ask.tier), counted, USEFUL_OUTPUT_TOKENS))
+        plan = list(choose(ask.tier, models, counted, USEFUL_OUTPUT_TOKENS))
         failures: list[Failure] = []
         refusal: Refusal | None = None
         too_small = 0
@@ -99,12 +99,19 @@ class PaidCalls:
             raise await self._stop(run, made)
 
     async def _stop(self, run: RunContext, refusal: Refusal) -> LimitReached:
-        """Make the stop stick before anybody hears of it."""
-        if refusal.cause in ("limit", "unpriced", "deadline"):
+        """Make the stop stick before anybody hears of it; where it sticks, that is."""
+        if run.sticky and refusal.cause in ("limit", "unpriced", "deadline"):
             path = refusal.path if refusal.kind == "run" else run.scope.run_path
             await run.ledger.do(run.ledger.gates.stop, path, refusal)
         run.tell("limit", text=refusal.words())
         return LimitReached(refusal)
+
+    def _models(self, run: RunContext, ask: Ask) -> tuple[Model, ...]:
+        """Who may answer: the models of the tier, or the one that was named."""
+        if ask.model is not None:
+            return (self.catalog.model(ask.model),)
+        self._allow(run, ask.tier)
+        return self.catalog.tier(ask.tier)
 
     @staticmethod
     def _allow(run: RunContext, tier: str) -> None:
