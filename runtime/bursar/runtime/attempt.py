@@ -52,7 +52,7 @@ class Ask:
     """What a node wants of a model."""
 
     tier: str
-    """A tier, `auto`, or a model of bursar.yaml, which then answers alone."""
+    """A tier of bursar.yaml, or `auto`."""
 
     node: str
     messages: Sequence[Message]
@@ -63,9 +63,25 @@ class Ask:
     response_format: Mapping[str, Any] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     max_output_tokens: int | None = None
+    reasoning_effort: str | None = None
+    max_reasoning_tokens: int | None = None
 
     model: str | None = None
     """One model, by its name in bursar.yaml, in place of the tier's."""
+
+    models: Sequence[str] | None = None
+    """The models that may answer; None = all of the tier."""
+
+    min_tier: str | None = None
+    """The lowest tier that may answer, whatever the budget."""
+
+    data: Data = "any"
+
+    cascade: Cascade | None = None
+    """Who is asked first, and how the answer is verified; `tier` is then the one that answers otherwise."""
+
+    made_by: str | None = None
+    """The model that wrote the last answer in `messages`, where that is known."""
 
     exclusive: bool = False
     """Whether an attempt at the same call that is under way elsewhere is a conflict (CallInFlight)."""
@@ -269,6 +285,8 @@ class Attempts:
             "model": call.model,
             "capped": made.capped,
             "digest": call.digest,
+            "tier": call.tier,
+            "reason": call.reason,
         }
         posted = await run.ledger.settle(
             made,
@@ -288,6 +306,9 @@ class Attempts:
             capped=made.capped,
             kept_back=kept_back,
             digest=call.digest,
+            tier=call.tier or "",
+            reason=call.reason or "",
+            money_left=made.money_left,
         )
 
 
@@ -374,5 +395,7 @@ def _replayed(found: Replay, kept_back: Amounts) -> PaidReply:
         capped=kept["capped"],
         kept_back=kept_back,
         digest=kept["digest"],
+        tier=kept["tier"] or "",
+        reason=kept["reason"] or "",
         replayed=True,
     )
