@@ -32,6 +32,7 @@ from bursar.budget.margin import Margins
 from bursar.budget.policies import Policies
 from bursar.budget.pricing.pricelist import PriceList
 from bursar.budget.pricing.prices import Price
+from bursar.budget.rates import Rates
 from bursar.budget.refusal import Refusal
 from bursar.budget.reports.report import Reports
 from bursar.budget.reservations import (
@@ -74,6 +75,7 @@ class Ledger:
         self.policies = Policies(store, clock)
         self.estimates = Estimates(store)
         self.slices = Slices(store, clock)
+        self.rates = Rates(store, clock)
         self.alerts = Alerts(store, clock)
         self._known_prices: dict[str, Price] = {}
 

@@ -28,6 +28,7 @@ __all__ = [
     "policy",
     "pot",
     "price",
+    "rate",
     "reservation",
     "rollup",
     "summary",
@@ -374,4 +375,12 @@ token_margin = Table(
     Column("samples", Integer, nullable=False),
     Column("ratio_ppm", Integer, nullable=False),  # the highest ratio seen, slowly forgotten; parts per million
     Column("constant_tokens", Integer, nullable=False),  # what it adds to any request, however short
+)
+
+# Of each rate when all that was taken is paid off; see `bursar.budget.rates`. Nothing is lost with it but a minute.
+rate = Table(
+    "rate",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("paid_us", BigInteger, nullable=False),
 )

@@ -7,11 +7,12 @@ from bursar.budget.testing.contract.clients import ClientRules
 from bursar.budget.testing.contract.leftovers import LeftoverRules
 from bursar.budget.testing.contract.limits import LimitRules
 from bursar.budget.testing.contract.mistakes import MistakeRules
+from bursar.budget.testing.contract.rates import RateRules
 from bursar.budget.testing.contract.runs import RunRules
 from bursar.budget.testing.contract.slices import SliceRules
 
 __all__ = ["LedgerContract"]
 
 
-class LedgerContract(CallRules, LeftoverRules, RunRules, LimitRules, SliceRules, ClientRules, MistakeRules):
+class LedgerContract(CallRules, LeftoverRules, RunRules, LimitRules, SliceRules, RateRules, ClientRules, MistakeRules):
     """A subclass whose name begins with `Test` runs them; needs the fixtures of `bursar.budget.testing.fixtures`."""

@@ -180,6 +180,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
+        "rate",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("paid_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
         "summary",
         sa.Column("id", _NUMBER, nullable=False),
         sa.Column("chain", sa.Text(), nullable=False),
