@@ -20,6 +20,7 @@ from bursar.runtime.models.causes import Failure
 from bursar.runtime.models.choice import choose
 from bursar.runtime.models.provider import ContextTooLong
 from bursar.runtime.models.tokens import TokenCounter
+from bursar.runtime.paid_embedding import PaidEmbeddings
 from bursar.runtime.stop import LimitReached, ModelCallFailed
 from bursar.runtime.waiting import WaitingRoom
 
@@ -44,6 +45,7 @@ class PaidCalls:
         self.catalog = catalog
         self._counter = TokenCounter()
         self._attempts = Attempts(ledger, WaitingRoom(rng), clock=clock, rng=rng, sleep=sleep)
+        self.embeddings = PaidEmbeddings(catalog, self._attempts, self._counter, self._stop)
 
     async def make(self, run: RunContext, ask: Ask, call_id: str, on_delta: Delta | None = None) -> PaidReply:
         """The answer to `ask`, paid for by the run, or replayed where `call_id` was settled before.

@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bursar.budget.errors import PriceMissingError, UsageError
 from bursar.budget.pricing.book import ModelFacts, PriceBook
@@ -31,6 +31,8 @@ OUTPUT_CAP = 16_384
 
 _OPENAI_COMPATIBLE = ("openai", "vllm", "openai_compatible")
 
+Kind = Literal["chat", "embedding", "rerank"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
@@ -49,9 +51,12 @@ class Model:
     """The same row for calls that send only text."""
 
     context_window: int | None
+    """None also for a model that is not of kind chat: what it reads at once is a text, not the whole call."""
+
     max_output_tokens: int
     timeout_s: float
     retries: int
+    kind: Kind = "chat"
 
     def price_for(self, messages: Iterable[Message]) -> Price | None:
         """The price of a call that sends these messages: text alone need not reserve what audio may cost."""
@@ -100,6 +105,15 @@ class Catalog:
             known = self._models[name] = replace(known, **_priced(price))
         return known
 
+    def of_kind(self, name: str, kind: Kind) -> Model:
+        """A model of a kind by its name in bursar.yaml; raises UsageError for any other."""
+        known = [model for model, section in self._config.models.items() if section.kind == kind]
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 3) or sorted(known)
+            step = f"use one of {', '.join(near)}" if near else f"declare it in models: with kind: {kind}"
+            raise UsageError(f"there is no {kind} model {name!r}", next_step=step)
+        return self.model(name)
+
     def price(self, name: str) -> Price | None:
         """What a model costs today; None where nobody says. Needs no key."""
         facts = self._facts(name)
@@ -138,17 +152,19 @@ class Catalog:
             await model.provider.aclose()
 
     def _build(self, name: str, section: ModelConfig, price: Price | None) -> Model:
-        facts = self._facts(name)
+        facts, chats = self._facts(name), section.kind == "chat"
         cap = section.max_output_tokens or (facts.max_output_tokens if facts else None)
+        window = section.context_window or (facts.context_window if facts else None)
         return Model(
             name=name,
             provider=self._provider(name, section, price),
             provider_name=section.provider,
             provider_model=section.model or section.scenario or name,
-            context_window=section.context_window or (facts.context_window if facts else None),
-            max_output_tokens=cap or OUTPUT_CAP,
+            context_window=window if chats else None,
+            max_output_tokens=(cap or OUTPUT_CAP) if chats else 0,
             timeout_s=section.timeout_s,
             retries=section.retries,
+            kind=section.kind,
             **_priced(price),
         )
 

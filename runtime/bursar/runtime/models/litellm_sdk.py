@@ -8,29 +8,41 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from typing import Any, ClassVar, NoReturn
+from functools import partial
+from typing import Any, ClassVar, NoReturn, TypeVar
 from weakref import WeakSet
 
+from bursar.runtime.models.embeddings import embedding_body, ranking_of, rerank_body, vectors_of
 from bursar.runtime.models.failures import provider_error
 from bursar.runtime.models.provider import (
     AuthFailed,
     BadReply,
+    EmbedReply,
+    EmbedRequest,
     ModelReply,
     ModelRequest,
     NotSent,
     ProviderError,
     RequestRefused,
+    RerankReply,
+    RerankRequest,
 )
 from bursar.runtime.models.wire import StreamedAnswer, body_of, checked_key, reply_of, request_timeout
 
 __all__ = ["LiteLLMProvider"]
 
+T = TypeVar("T")
+
 _RESERVED = frozenset(
     {"api_base", "api_key", "base_url", "client", "fallbacks", "max_retries", "mock_response", "num_retries", "timeout"}
 )
 """Arguments by which litellm would send something else, or more, than what was reserved."""
+
+
+_BASE64 = frozenset({"openai", "azure"})
+"""Providers that litellm lets be asked for embeddings in base64."""
 
 
 class LiteLLMProvider:
@@ -63,14 +75,7 @@ class LiteLLMProvider:
 
     async def complete(self, request: ModelRequest) -> ModelReply:
         """Answer the request; raises ProviderError, such as NotSent for a request that cannot be sent as it is."""
-        before, arguments = sys.exception(), self._arguments(request)
-        try:
-            litellm = await _imported()
-            async with asyncio.timeout(request.timeout_s):
-                answer = await litellm.acompletion(**arguments)
-            return reply_of(answer.model_dump())
-        except Exception as error:
-            raise self._failure(error, before) from error
+        return await self._asked("acompletion", self._arguments(request), request.timeout_s, reply_of)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Mapping[str, Any] | ModelReply]:
         """Yield what each chunk adds, then the whole reply; raises as `complete` does."""
@@ -85,6 +90,21 @@ class LiteLLMProvider:
         except Exception as error:
             raise self._failure(error, before, started=answer.started) from error
         yield reply
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        """Embed texts; raises ProviderError. A provider that gives no usage gets a count of litellm's own."""
+        body = embedding_body(request)
+        if self._provider not in _BASE64:
+            del body["encoding_format"]
+        arguments = self._own_arguments(request, body)
+        read = partial(vectors_of, inputs=len(request.inputs))
+        return await self._asked("aembedding", arguments, request.timeout_s, read)
+
+    async def rerank(self, request: RerankRequest) -> RerankReply:
+        """Order documents; raises ProviderError."""
+        arguments = self._own_arguments(request, {**rerank_body(request), "return_documents": False})
+        read = partial(ranking_of, documents=len(request.documents))
+        return await self._asked("arerank", arguments, request.timeout_s, read)
 
     async def aclose(self) -> None:
         """Close litellm's connections, once no other provider of this class is open: litellm keeps them for all."""
@@ -108,19 +128,37 @@ class LiteLLMProvider:
                     return
                 yield _said(chunk.model_dump(exclude_none=True), stream)
 
+    async def _asked(
+        self, operation: str, arguments: Mapping[str, Any], timeout_s: float, read: Callable[[Any], T]
+    ) -> T:
+        """What `read` finds in litellm's answer, as parsed JSON; raises ProviderError."""
+        before = sys.exception()
+        try:
+            litellm = await _imported()
+            async with asyncio.timeout(timeout_s):
+                answer = await getattr(litellm, operation)(**arguments)
+            return read(answer.model_dump())
+        except Exception as error:
+            raise self._failure(error, before) from error
+
     def _arguments(self, request: ModelRequest) -> dict[str, Any]:
+        # Else litellm imports its proxy for every call with tools, to run MCP tools and further calls by itself.
+        alone = {"_skip_mcp_handler": True}
+        return self._own_arguments(request, body_of(request, "max_tokens", self._tier)) | alone
+
+    def _own_arguments(
+        self, request: ModelRequest | EmbedRequest | RerankRequest, body: Mapping[str, Any]
+    ) -> dict[str, Any]:
         if taken := sorted(_RESERVED & request.extra.keys()):
             raise NotSent(f"extra: {', '.join(taken)} is litellm's, not a parameter of the model")
         return {
-            **body_of(request, "max_tokens", self._tier),
+            **body,
             "model": f"{self._provider}/{request.model}",
             "api_key": self._key,
             "api_base": self._base,
             "timeout": request_timeout(request.timeout_s),
             "max_retries": 0,
             "num_retries": 0,
-            # Else litellm imports its proxy for every call with tools, to run MCP tools and further calls by itself.
-            "_skip_mcp_handler": True,
         }
 
     def _failure(self, error: Exception, before: BaseException | None, *, started: bool = False) -> ProviderError:

@@ -8,11 +8,20 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from bursar.runtime.models.embeddings import embedding_body, ranking_of, rerank_body, vectors_of
 from bursar.runtime.models.failures import provider_error
-from bursar.runtime.models.provider import ModelReply, ModelRequest
+from bursar.runtime.models.provider import (
+    EmbedReply,
+    EmbedRequest,
+    ModelReply,
+    ModelRequest,
+    RerankReply,
+    RerankRequest,
+)
 from bursar.runtime.models.wire import (
     OutputBound,
     StreamedAnswer,
@@ -84,6 +93,16 @@ class OpenAIProvider:
                 error, who=self._who, secret=self._key, until=before, started=answer.started
             ) from error
         yield reply
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        """Embed texts; raises ProviderError."""
+        read = partial(vectors_of, inputs=len(request.inputs))
+        return await self._asked("/embeddings", embedding_body(request), request.timeout_s, read)
+
+    async def rerank(self, request: RerankRequest) -> RerankReply:
+        """Order documents by a rerank endpoint in Cohere's shape, as vLLM has one; raises ProviderError."""
+        read = partial(ranking_of, documents=len(request.documents))
+        return await self._asked("/rerank", rerank_body(request), request.timeout_s, read)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop and of the others that still run."""
