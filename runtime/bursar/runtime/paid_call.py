@@ -43,9 +43,9 @@ class PaidCalls:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.catalog = catalog
-        self._counter = TokenCounter()
+        self.counter = TokenCounter()
         self._attempts = Attempts(ledger, WaitingRoom(rng), clock=clock, rng=rng, sleep=sleep)
-        self.embeddings = PaidEmbeddings(catalog, self._attempts, self._counter, self._stop)
+        self.embeddings = PaidEmbeddings(catalog, self._attempts, self.counter, self._stop)
 
     async def make(self, run: RunContext, ask: Ask, call_id: str, on_delta: Delta | None = None) -> PaidReply:
         """The answer to `ask`, paid for by the run, or replayed where `call_id` was settled before.
@@ -54,7 +54,7 @@ class PaidCalls:
         answered, LedgerUnavailable where the ledger stays away. Nothing is sent without a reservation.
         """
         models = self._models(run, ask)
-        counted = self._counter.count_request(ask.messages, ask.tools)
+        counted = self.counter.count_request(ask.messages, ask.tools)
         plan = list(choose(ask.tier, models, counted, USEFUL_OUTPUT_TOKENS))
         failures: list[Failure] = []
         refusal: Refusal | None = None

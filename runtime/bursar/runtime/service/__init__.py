@@ -1,0 +1,1 @@
+"""The gateway: paid calls over HTTP, in the shape of OpenAI's API, for programs in any language."""

@@ -1,0 +1,251 @@
+"""Paid calls for the gateway's callers: one chat completion in, one answer out, at once or in pieces."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import orjson
+
+from bursar.budget.admission import MoneyLeft
+from bursar.budget.amounts import Amounts
+from bursar.budget.limits import Limits
+from bursar.budget.usage import Usage
+from bursar.runtime.attempt import Ask, Delta, PaidReply
+from bursar.runtime.context import RunContext
+from bursar.runtime.events import Event
+from bursar.runtime.models.provider import Message
+from bursar.runtime.service.asked import asked
+from bursar.runtime.service.caller import Attribution, Caller
+from bursar.runtime.service.errors import KeyReused
+from bursar.runtime.service.names import Names
+from bursar.runtime.service.pace import Pace
+
+__all__ = ["Answered", "Calls", "Sent", "Streamed"]
+
+OPENED_MAX = 10_000
+"""Of how many sessions a process remembers that their accounts were opened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """Who answers, and why; known as soon as the call is sent."""
+
+    model: str
+    tier: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A whole answer, and what it was charged."""
+
+    id: str
+    """The call's id in the ledger; the same for a replay."""
+
+    sent: Sent
+    message: Message
+    finish_reason: str
+    usage: Usage | None
+    posted: Amounts
+    """Nothing, for a replay."""
+
+    money_left: MoneyLeft | None
+    """Of the budget in money that is nearest to its end; None where none limits the call."""
+
+    replayed: bool = False
+    run_id: str | None = None
+    """The run of an agent that answered."""
+
+
+class Streamed:
+    """An answer while it comes: what each piece adds, in the shape of OpenAI's `delta`, then the whole as Answered.
+
+    Iterating raises what `Calls.answer` raises. Closing it before its end cancels the call, which stays charged.
+    """
+
+    def __init__(self, call_id: str) -> None:
+        self.id = call_id
+        self.sent: Sent | None = None
+        """Known from the first piece on."""
+
+        self._parts: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
+        self._task: asyncio.Task[Answered] | None = None
+        self._is_over = False
+
+    def __aiter__(self) -> Streamed:
+        """Itself."""
+        return self
+
+    async def __anext__(self) -> Mapping[str, Any] | Answered:
+        """The next piece; the last is the whole answer."""
+        if self._is_over or self._task is None:
+            raise StopAsyncIteration
+        if (part := await self._parts.get()) is not None:
+            return part
+        self._is_over = True
+        answered = self._task.result()
+        self.sent = answered.sent
+        return answered
+
+    async def aclose(self) -> None:
+        """Cancel the call where it is under way, and wait for its end."""
+        self._is_over = True
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError, Exception):  # whatever it was, nobody listens any more
+                await self._task
+
+    def add(self, delta: Mapping[str, Any]) -> None:
+        """Take the next piece."""
+        self._parts.put_nowait(delta)
+
+    def begin(self, task: asyncio.Task[Answered]) -> None:
+        """Take the answer's end from this task."""
+        self._task = task
+        task.add_done_callback(lambda _: self._parts.put_nowait(None))
+
+
+class Calls:
+    """Makes paid calls for callers, on one event loop."""
+
+    def __init__(self, names: Names, pace: Pace) -> None:
+        self._names = names
+        self._pace = pace
+        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
+        self._waiting: Counter[tuple[str, str]] = Counter()
+        self._opened: dict[tuple[str, ...], None] = {}
+
+    async def answer(
+        self, caller: Caller, chat: Mapping[str, Any], where: Attribution, idempotency_key: str | None = None
+    ) -> Answered:
+        """The answer to a chat completion's body that was validated; `idempotency_key` replays an earlier one for free.
+
+        Raises UnknownModel, KeyReused for a key that answered another body, CallInFlight where another process answers
+        it, TooFast, and whatever `PaidCalls.make` raises.
+        """
+        return await self._answer(caller, chat, where, _call_id(idempotency_key), idempotency_key is not None)
+
+    def stream(
+        self, caller: Caller, chat: Mapping[str, Any], where: Attribution, idempotency_key: str | None = None
+    ) -> Streamed:
+        """`answer`, in pieces while it comes. A replay comes in one piece."""
+        call_id = _call_id(idempotency_key)
+        streamed = Streamed(call_id)
+        streamed.begin(
+            asyncio.create_task(self._answer(caller, chat, where, call_id, idempotency_key is not None, streamed))
+        )
+        return streamed
+
+    async def _answer(
+        self,
+        caller: Caller,
+        chat: Mapping[str, Any],
+        where: Attribution,
+        call_id: str,
+        repeatable: bool,
+        streamed: Streamed | None = None,
+    ) -> Answered:
+        offer = self._names.resolve(caller, chat["model"])
+        ask = asked(chat, offer, node=where.node, digest=_digest(chat), exclusive=repeatable)
+        run = await self._run_for(caller, where)
+        on_delta: Delta | None = None
+        if streamed is not None:
+            run, on_delta = _listened_to(run, streamed), streamed.add
+        most = partial(_most_tokens, run, ask)
+        async with self._pace.kept(caller, most) as pace, self._alone(run, call_id, needed=repeatable):
+            paid = await run.calls.make(run, ask, call_id, on_delta)
+            pace.used = paid.posted.tokens
+        if paid.digest != ask.digest:
+            raise KeyReused
+        if streamed is not None and paid.replayed:
+            streamed.add(_in_one_piece(paid.message))
+        return _answered(call_id, ask, paid)
+
+    async def _run_for(self, caller: Caller, where: Attribution) -> RunContext:
+        """The run of a call that belongs there; the first of a session opens the session's account."""
+        scope = caller.scope_for(where)
+        if scope is caller.scope:
+            return caller.run
+        if scope.paths not in self._opened:
+            await caller.run.calls.open(caller.run, scope, Limits.unlimited())
+            self._opened[scope.paths] = None
+            if len(self._opened) > OPENED_MAX:
+                del self._opened[next(iter(self._opened))]
+        return replace(caller.run, scope=scope)
+
+    @asynccontextmanager
+    async def _alone(self, run: RunContext, call_id: str, *, needed: bool) -> AsyncIterator[None]:
+        """Let nobody else in this process make the same call meanwhile: who waits finds its reply in the ledger."""
+        if not needed:
+            yield
+            return
+        name = (run.scope.run_id, call_id)
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        self._waiting[name] += 1
+        try:
+            async with lock:
+                yield
+        finally:
+            self._waiting[name] -= 1
+            if not self._waiting[name]:
+                del self._waiting[name], self._locks[name]
+
+
+def _most_tokens(run: RunContext, ask: Ask) -> int:
+    """The most that the call can come to: what it reads, and what any model that may answer can write."""
+    catalog = run.calls.catalog
+    tiers = [ask.tier] if ask.tier in catalog.tiers else catalog.tiers
+    names = [ask.model] if ask.model else [name for tier in tiers for name in catalog.tiers[tier]]
+    cap = max(catalog.model(name).max_output_tokens for name in names)
+    return run.calls.counter.count_request(ask.messages, ask.tools) + min(cap, ask.max_output_tokens or cap)
+
+
+def _answered(call_id: str, ask: Ask, paid: PaidReply) -> Answered:
+    return Answered(
+        id=call_id,
+        sent=Sent(model=paid.model, tier=paid.tier or ask.tier, reason=paid.reason),
+        message=paid.message,
+        finish_reason=paid.finish_reason,
+        usage=paid.usage,
+        posted=paid.posted,
+        money_left=paid.money_left,
+        replayed=paid.replayed,
+    )
+
+
+def _listened_to(run: RunContext, streamed: Streamed) -> RunContext:
+    """The run, telling the stream who answers it."""
+
+    def tell(event: Event) -> None:
+        if event.kind == "call":
+            streamed.sent = Sent(model=event.model, tier=event.tier, reason=event.text)
+        if run.emit is not None:
+            run.emit(event)
+
+    return replace(run, emit=tell)
+
+
+def _in_one_piece(message: Message) -> dict[str, Any]:
+    """A whole message as one delta."""
+    calls = [{"index": place, **call} for place, call in enumerate(message.get("tool_calls") or ())]
+    return {"content": message.get("content"), **({"tool_calls": calls} if calls else {})}
+
+
+def _call_id(idempotency_key: str | None) -> str:
+    if idempotency_key is None:
+        return f"call_{secrets.token_hex(12)}"
+    return f"idem_{hashlib.sha256(idempotency_key.encode()).hexdigest()[:24]}"
+
+
+def _digest(chat: Mapping[str, Any]) -> str:
+    """What tells this body from every other, streamed or not."""
+    content = {key: value for key, value in chat.items() if key not in ("stream", "stream_options")}
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
