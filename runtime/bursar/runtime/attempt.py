@@ -1,33 +1,31 @@
 """Attempts at one model: quote, reserve, dispatch, send, settle.
 
-One attempt that may be billed is one reservation. A failure that was surely not billed is retried on the same one;
-after an unknown outcome the reservation stays charged in full, and the next attempt is reserved anew.
+One attempt is one reservation and one request to the provider. What was surely not billed is given back before the
+next attempt; after an unknown outcome the reservation stays charged in full.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, stop_before_delay
-
-from bursar.agents.tier import Cascade, Data
-from bursar.budget.admission import ModelQuote, MoneyLeft, Wait
+from bursar.budget.admission import ModelQuote, Wait
 from bursar.budget.amounts import Amounts
 from bursar.budget.refusal import Refusal
 from bursar.budget.reservations import Call, Outcome, Replay, Reservation
 from bursar.budget.usage import Usage
 from bursar.budget.windows import to_us
+from bursar.runtime.ask import Ask, Delta, PaidReply
 from bursar.runtime.context import RunContext
+from bursar.runtime.events import EventKind
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Model
 from bursar.runtime.models.causes import Failure, cause_of
-from bursar.runtime.models.provider import BrokenStream, CallTimeout, Message, ModelReply, ModelRequest, ProviderError
+from bursar.runtime.models.provider import ModelReply, ProviderError
+from bursar.runtime.sending import BrokenOff, request_of, sent
 from bursar.runtime.waiting import WaitingRoom
 
 __all__ = ["Ask", "Attempts", "Delta", "PaidReply"]
@@ -38,94 +36,32 @@ GRACE_S = 30.0
 LAST_ANSWER_INPUT_TOKENS = 256
 """By how much the request for a last answer may be longer than the one that it is kept back from."""
 
-RETRIED_S_MAX = 120.0
-"""For how long a failure that was surely not billed is retried on one reservation."""
+PATIENCE_S = 2.0
+"""How long a call waits for a model where another can take it."""
+
+WAITED_S_MAX = 120.0
+"""How long a call waits for a model at most, where its run has no time of its own."""
 
 RETRY_PAUSE_S = 0.5
 RETRY_PAUSE_S_MAX = 20.0
 
-Delta = Callable[[Mapping[str, Any]], None]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """What a node wants of a model."""
+class _Errand:
+    """One call at one model."""
 
-    tier: str
-    """A tier of bursar.yaml, or `auto`."""
-
-    node: str
-    messages: Sequence[Message]
-    tools: Sequence[Mapping[str, Any]] = ()
-    tool_choice: str | Mapping[str, Any] | None = None
-    stop: Sequence[str] | None = None
-    temperature: float | None = None
-    response_format: Mapping[str, Any] | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    max_output_tokens: int | None = None
-    reasoning_effort: str | None = None
-    max_reasoning_tokens: int | None = None
-
-    model: str | None = None
-    """One model, by its name in bursar.yaml, in place of the tier's."""
-
-    models: Sequence[str] | None = None
-    """The models that may answer; None = all of the tier."""
-
-    min_tier: str | None = None
-    """The lowest tier that may answer, whatever the budget."""
-
-    data: Data = "any"
-
-    cascade: Cascade | None = None
-    """Who is asked first, and how the answer is verified; `tier` is then the one that answers otherwise."""
-
-    made_by: str | None = None
-    """The model that wrote the last answer in `messages`, where that is known."""
-
-    exclusive: bool = False
-    """Whether an attempt at the same call that is under way elsewhere is a conflict (CallInFlight)."""
-
-    kept_back_tokens: int = 0
-    """Output tokens that must remain for a last answer; 0 where none is given."""
-
-    final: bool = False
-    """Whether this is the last answer of a run that was stopped."""
-
-    digest: str | None = None
-    """Of the request, where it is a part of the call's id."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaidReply:
-    """An answer and what it was charged."""
-
-    message: Message
-    finish_reason: str
-    usage: Usage | None
-    posted: Amounts
-    """Nothing, for a replay."""
-
-    model: str
-    capped: bool
-    """Whether the bound on the output had been lowered to fit what was left."""
-
+    run: RunContext
+    ask: Ask
+    call: Call
+    model: Model
+    counted: int
+    quote: ModelQuote
     kept_back: Amounts
-    """What was left in the run for its last answer."""
 
-    digest: str | None = None
-    """Of the request that was answered."""
-
-    tier: str = ""
-    """The tier that the model was asked for."""
-
-    reason: str = ""
-    """Why this tier and this model, in plain words."""
-
-    money_left: MoneyLeft | None = None
-    """What is left in the budget in money that is nearest to its end; None where none limits the call."""
-
-    replayed: bool = False
+    def tell(self, kind: EventKind, text: str = "", posted: Amounts | None = None) -> None:
+        if self.run.emit is not None:
+            call, tier = self.call, self.call.tier or ""
+            self.run.tell(kind, node=call.node, tier=tier, model=self.model.name, text=text, posted=posted or Amounts())
 
 
 class Attempts:
@@ -165,26 +101,58 @@ class Attempts:
         bound = self._ledger.ledger.margins.bound(model.name, counted)
         kept = _last_answer(ask, model, bound)
         quote = self._quote(ask, run, model, counted, bound, kept)
-        for attempt in range(1, model.retries + 2):
-            timeout_s = self._timeout_s(run, model)
-            made = await self._reserve(run, ask, call, quote, timeout_s)
-            if isinstance(made, Refusal):
+        errand = _Errand(run=run, ask=ask, call=call, model=model, counted=counted, quote=quote, kept_back=kept)
+        attempts = 0
+        while True:
+            attempts += 1
+            made = await self._once(errand, on_delta)
+            if not isinstance(made, ProviderError):
                 return made
-            if isinstance(made, Replay):
-                return _replayed(made, kept)
-            run.tell("call", node=call.node, tier=ask.tier, model=model.name, text=call.reason or "")
-            try:
-                reply = await self._send(run, _request(ask, model, made, timeout_s), made, model, on_delta)
-            except ProviderError as error:
-                run.tell("failed", node=call.node, tier=ask.tier, model=model.name, text=str(error))
-                # An agent's listener is told that this answer failed; another would take the next for its rest.
-                glued = isinstance(error, _BrokenOff) and on_delta is not run.on_delta
-                failure = Failure(model.name, error, "stop" if glued else cause_of(error).then, attempts=attempt)
-                if glued or error.billed == "no" or not (alone and failure.cause.again == "alone"):
-                    return failure
-                continue
-            return await self._settle(run, call, made, reply, counted, kept)
-        return failure
+            # An agent's listener is told that this answer failed; another would take the next for its rest.
+            glued = isinstance(made, BrokenOff) and on_delta is not run.on_delta
+            pause_s = None if glued else self._pause_s(made, attempts, errand, alone=alone)
+            if pause_s is None:
+                return Failure(model.name, made, "stop" if glued else cause_of(made).then, attempts=attempts)
+            await self._sleep(pause_s)
+
+    async def _once(self, errand: _Errand, on_delta: Delta | None) -> PaidReply | Refusal | ProviderError:
+        """One reservation and one request; whatever happens, the reservation is closed."""
+        run, model = errand.run, errand.model
+        timeout_s = self._timeout_s(run, model)
+        made = await self._reserve(errand, timeout_s)
+        if isinstance(made, Refusal):
+            return made
+        if isinstance(made, Replay):
+            return _replayed(made, errand.kept_back)
+        errand.tell("call", errand.call.reason or "")
+        try:
+            reply = await sent(model, request_of(errand.ask, model, made, timeout_s), on_delta)
+        except ProviderError as error:
+            if error.billed == "no":
+                await run.ledger.release(made, note=str(error))
+            else:
+                await run.ledger.settle(made, usage=None, outcome="unknown", note=str(error))
+            errand.tell("failed", str(error))
+            return error
+        except BaseException as error:
+            # Cancelled, for one: the caller cannot wait for the ledger any more. Only a ProviderError can tell that
+            # nothing was billed.
+            run.ledger.break_off(made, note=f"broken off: {type(error).__name__}")
+            raise
+        return await self._settle(errand, made, reply)
+
+    def _pause_s(self, error: ProviderError, attempts: int, errand: _Errand, *, alone: bool) -> float | None:
+        """How long to wait before the same model is asked again; None where it is not."""
+        again = cause_of(error).again
+        if attempts > errand.model.retries or again == "never" or (again == "alone" and not alone):
+            return None
+        pause = min(RETRY_PAUSE_S * 2.0 ** (attempts - 1), RETRY_PAUSE_S_MAX)
+        pause = self._rng.uniform(pause / 2, pause) if error.retry_after_s is None else error.retry_after_s
+        return pause if pause <= self._patience_s(errand.run, alone=alone) else None
+
+    def _patience_s(self, run: RunContext, *, alone: bool) -> float:
+        left = WAITED_S_MAX if run.deadline is None else (run.deadline - self._clock()).total_seconds()
+        return left if alone else min(left, PATIENCE_S)
 
     def _quote(self, ask: Ask, run: RunContext, model: Model, counted: int, bound: int, kept: Amounts) -> ModelQuote:
         wanted = min(ask.max_output_tokens or run.max_output_tokens, model.max_output_tokens)
@@ -203,23 +171,23 @@ class Attempts:
             return model.timeout_s
         return max(0.001, min(model.timeout_s, (run.deadline - self._clock()).total_seconds()))
 
-    async def _reserve(
-        self, run: RunContext, ask: Ask, call: Call, quote: ModelQuote, timeout_s: float
-    ) -> Reservation | Replay | Refusal:
+    async def _reserve(self, errand: _Errand, timeout_s: float) -> Reservation | Replay | Refusal:
         """Reserve, standing in line while only calls in flight are in the way."""
-        open_s = RETRIED_S_MAX + timeout_s + GRACE_S
-        how = {"final": ask.final, "exclusive": ask.exclusive}
+        run, ask, call = errand.run, errand.ask, errand.call
+        open_s = timeout_s + GRACE_S
 
         async def reserve(behind: str | None = None) -> Reservation | Replay | Wait | Refusal:
             run.require_going_on()
             expires = to_us(self._clock() + timedelta(seconds=open_s))
-            return await run.ledger.reserve(call, quote, deadline_us=expires, behind=behind, **how)
+            return await run.ledger.reserve(
+                call, errand.quote, deadline_us=expires, final=ask.final, behind=behind, exclusive=ask.exclusive
+            )
 
         made = await reserve(behind=self._room.line(call.scope.with_node(call.node)))
         if not isinstance(made, Wait):
             return made
         path = made.path
-        run.tell("waiting", node=call.node, model=quote.model, text=path)
+        run.tell("waiting", node=call.node, model=call.model or "", text=path)
         ticket = self._room.enter(path)
         try:
             while isinstance(made, Wait):
@@ -229,51 +197,8 @@ class Attempts:
         finally:
             self._room.leave(path, ticket)
 
-    async def _send(
-        self, run: RunContext, request: ModelRequest, made: Reservation, model: Model, on_delta: Delta | None
-    ) -> ModelReply:
-        """Send what was dispatched; whatever happens, the reservation is closed unless a reply is returned."""
-        try:
-            return await self._retried(request, model, on_delta)
-        except ProviderError as error:
-            if error.billed == "no":
-                await run.ledger.release(made, note=str(error))
-            else:
-                await run.ledger.settle(made, usage=None, outcome="unknown", note=str(error))
-            raise
-        except BaseException as error:
-            # Cancelled, for one: the caller cannot wait for the ledger any more. Only a ProviderError can tell that
-            # nothing was billed.
-            run.ledger.break_off(made, note=f"broken off: {type(error).__name__}")
-            raise
-
-    async def _retried(self, request: ModelRequest, model: Model, on_delta: Delta | None) -> ModelReply:
-        """Send, and again after a failure that was surely not billed."""
-        try:
-            return await _sent(model, request, on_delta)  # most calls need no more, and tenacity costs 0.2 CPU ms
-        except ProviderError as error:
-            if not _surely_unbilled(error) or not model.retries:
-                raise
-            first = error
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(_surely_unbilled),
-            stop=stop_after_attempt(model.retries) | stop_before_delay(min(request.timeout_s, RETRIED_S_MAX)),
-            wait=lambda state: self._pause_s(_error_of(state), state.attempt_number + 1),
-            sleep=self._sleep,
-            reraise=True,
-        )
-        await self._sleep(self._pause_s(first, 1))
-        return await retrying(_sent, model, request, on_delta)
-
-    def _pause_s(self, error: BaseException | None, failures: int) -> float:
-        if isinstance(error, ProviderError) and error.retry_after_s is not None:
-            return min(error.retry_after_s, RETRIED_S_MAX)
-        pause = min(RETRY_PAUSE_S * 2.0 ** (failures - 1), RETRY_PAUSE_S_MAX)
-        return self._rng.uniform(pause / 2, pause)
-
-    async def _settle(
-        self, run: RunContext, call: Call, made: Reservation, reply: ModelReply, counted: int, kept_back: Amounts
-    ) -> PaidReply:
+    async def _settle(self, errand: _Errand, made: Reservation, reply: ModelReply) -> PaidReply:
+        call = errand.call
         # Where the provider does not say what it used, what can be seen of the answer is no bound on what it bills:
         # models think out of sight.
         usage = reply.usage
@@ -288,15 +213,15 @@ class Attempts:
             "tier": call.tier,
             "reason": call.reason,
         }
-        posted = await run.ledger.settle(
+        posted = await errand.run.ledger.settle(
             made,
             usage=usage,
             outcome=outcome,
             reply=json.dumps(kept),
             note="the provider gave no usage" if usage is None else None,
-            counted_input_tokens=counted,
+            counted_input_tokens=errand.counted,
         )
-        run.tell("reply", node=call.node, tier=call.tier or "", model=call.model or "", posted=posted)
+        errand.tell("reply", posted=posted)
         return PaidReply(
             message=reply.message,
             finish_reason=reply.finish_reason,
@@ -304,7 +229,7 @@ class Attempts:
             posted=posted,
             model=call.model or "",
             capped=made.capped,
-            kept_back=kept_back,
+            kept_back=errand.kept_back,
             digest=call.digest,
             tier=call.tier or "",
             reason=call.reason or "",
@@ -319,69 +244,6 @@ def _last_answer(ask: Ask, model: Model, bound: int) -> Amounts:
     asked = bound + LAST_ANSWER_INPUT_TOKENS
     cost = model.price.worst_case(asked, ask.kept_back_tokens) if model.price else 0
     return Amounts(cost, asked + ask.kept_back_tokens, 1)
-
-
-class _BrokenOff(BrokenStream):
-    """The answer failed after a part of it was passed on: whatever the provider says, it may have been billed."""
-
-
-async def _sent(model: Model, request: ModelRequest, on_delta: Delta | None) -> ModelReply:
-    if on_delta is None:
-        return await _in_time(model, request, model.provider.complete(request))
-    passed_on = False
-
-    def pass_on(part: Mapping[str, Any]) -> None:
-        nonlocal passed_on
-        passed_on = True
-        on_delta(part)
-
-    try:
-        return await _in_time(model, request, _streamed(model, request, pass_on))
-    except ProviderError as error:
-        if passed_on:
-            raise _BrokenOff(error.message, status=error.status) from error
-        raise
-
-
-async def _in_time(model: Model, request: ModelRequest, answer: Awaitable[ModelReply]) -> ModelReply:
-    try:
-        async with asyncio.timeout(request.timeout_s):
-            return await answer
-    except TimeoutError:
-        raise CallTimeout(f"{model.name} did not answer within {request.timeout_s:g} s") from None
-
-
-async def _streamed(model: Model, request: ModelRequest, on_delta: Delta) -> ModelReply:
-    async for part in model.provider.stream(request):
-        if isinstance(part, ModelReply):
-            return part
-        on_delta(part)
-    raise CallTimeout(f"{model.name} ended its stream without an answer")
-
-
-def _error_of(state: RetryCallState) -> BaseException | None:
-    return state.outcome.exception() if state.outcome is not None else None
-
-
-def _surely_unbilled(error: BaseException) -> bool:
-    return isinstance(error, ProviderError) and error.billed == "no" and error.retryable
-
-
-def _request(ask: Ask, model: Model, made: Reservation, timeout_s: float) -> ModelRequest:
-    return ModelRequest(
-        model=model.provider_model,
-        messages=ask.messages,
-        max_output_tokens=made.max_output_tokens,
-        timeout_s=timeout_s,
-        tools=ask.tools,
-        tool_choice=ask.tool_choice,
-        stop=ask.stop,
-        temperature=ask.temperature,
-        response_format=ask.response_format,
-        reasoning_effort=ask.reasoning_effort,
-        max_reasoning_tokens=ask.max_reasoning_tokens,
-        extra=ask.extra,
-    )
 
 
 def _replayed(found: Replay, kept_back: Amounts) -> PaidReply:
