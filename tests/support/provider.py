@@ -25,6 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from tests.support import vectors
 from tests.support.behaviour import Answer, Behaviour, Fault, FaultKind
 from tests.support.bill import Bill, Billed
 from tests.support.exchange import Exchange
@@ -78,6 +79,8 @@ class TrueProvider:
             routes=[
                 Route("/v1/chat/completions", _ChatCompletions(self), methods=["POST"]),
                 Route("/v1/models", self._models),
+                Route("/v1/embeddings", self._embeddings, methods=["POST"]),
+                Route("/v1/rerank", self._rerank, methods=["POST"]),
                 Route("/_bill", self._show_bill),
                 Route("/_reset", self._reset, methods=["POST"]),
                 Route("/_script", self._script, methods=["POST"]),
@@ -87,6 +90,12 @@ class TrueProvider:
     async def _models(self, request: Request) -> Response:
         models = [{"id": name, "object": "model", "owned_by": "tests"} for name in self.behaviour.models]
         return JSONResponse({"object": "list", "data": models})
+
+    async def _embeddings(self, request: Request) -> Response:
+        return await vectors.embeddings(request, self.bill, tokens_for(self.behaviour.counting))
+
+    async def _rerank(self, request: Request) -> Response:
+        return await vectors.rerank(request, self.bill, tokens_for(self.behaviour.counting))
 
     async def _show_bill(self, request: Request) -> Response:
         return JSONResponse(self.bill.as_json())

@@ -6,11 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bursar.runtime.chat import chat_model
+    from bursar.runtime.embeddings import embedding_model, reranker
     from bursar.runtime.runtime import Runtime
 
-__all__ = ["Runtime", "chat_model"]
+__all__ = ["Runtime", "chat_model", "embedding_model", "reranker"]
 
-_HOMES = {"Runtime": "bursar.runtime.runtime", "chat_model": "bursar.runtime.chat"}
+_HOMES = {
+    "Runtime": "bursar.runtime.runtime",
+    "chat_model": "bursar.runtime.chat",
+    "embedding_model": "bursar.runtime.embeddings",
+    "reranker": "bursar.runtime.embeddings",
+}
 
 
 def __getattr__(name: str) -> Any:
