@@ -1,0 +1,1 @@
+"""Which tier and model answer a call, and why."""
