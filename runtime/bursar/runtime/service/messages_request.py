@@ -66,8 +66,8 @@ def _as_blocks(content: object) -> object:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-Texts = Annotated[Sequence[Text], BeforeValidator(_as_blocks)]
-Shown = Annotated[Sequence[Annotated[Text | Image, Field(discriminator="type")]], BeforeValidator(_as_blocks)]
+Texts = Annotated[list[Text], BeforeValidator(_as_blocks)]
+Shown = Annotated[list[Annotated[Text | Image, Field(discriminator="type")]], BeforeValidator(_as_blocks)]
 
 
 class ToolResult(Part):
@@ -75,7 +75,7 @@ class ToolResult(Part):
 
     type: Literal["tool_result"]
     tool_use_id: str
-    content: Shown = ()
+    content: Shown = []
     cache_control: CacheControl | None = None
 
 
@@ -84,7 +84,7 @@ class UserMessage(Part):
 
     role: Literal["user"]
     content: Annotated[
-        Sequence[Annotated[Text | Image | ToolResult, Field(discriminator="type")]], BeforeValidator(_as_blocks)
+        list[Annotated[Text | Image | ToolResult, Field(discriminator="type")]], BeforeValidator(_as_blocks)
     ]
 
 
@@ -93,7 +93,7 @@ class AssistantMessage(Part):
 
     role: Literal["assistant"]
     content: Annotated[
-        Sequence[Annotated[Text | ToolUse | Thinking, Field(discriminator="type")]], BeforeValidator(_as_blocks)
+        list[Annotated[Text | ToolUse | Thinking, Field(discriminator="type")]], BeforeValidator(_as_blocks)
     ]
 
 
@@ -159,11 +159,11 @@ class CountRequest(Body):
 
     model: str
     messages: Annotated[
-        Sequence[Annotated[UserMessage | AssistantMessage | SystemMessage, Field(discriminator="role")]],
+        list[Annotated[UserMessage | AssistantMessage | SystemMessage, Field(discriminator="role")]],
         Field(min_length=1),
     ]
-    system: Texts = ()
-    tools: Sequence[Tool] = ()
+    system: Texts = []
+    tools: list[Tool] = []
     tool_choice: Annotated[Choice | NamedChoice, Field(discriminator="type")] | None = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
@@ -175,7 +175,7 @@ class MessagesRequest(CountRequest):
     """A request to `POST /v1/messages`."""
 
     max_tokens: Annotated[int, Field(ge=1)]
-    stop_sequences: Sequence[str] = ()
+    stop_sequences: list[str] = []
     stream: bool = False
     temperature: float | None = None
     top_p: float | None = None

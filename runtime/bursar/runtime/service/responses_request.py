@@ -49,7 +49,7 @@ def _as_parts(content: object) -> object:
 
 
 Parts = Annotated[
-    Sequence[Annotated[Text | Refusal | Image, Field(discriminator="type")]],
+    list[Annotated[Text | Refusal | Image, Field(discriminator="type")]],
     BeforeValidator(_as_parts),
 ]
 
@@ -154,7 +154,7 @@ class ResponsesRequest(Body):
     """A request to `POST /v1/responses`."""
 
     model: str
-    input: Annotated[Sequence[Item], BeforeValidator(_as_items)]
+    input: Annotated[list[Item], BeforeValidator(_as_items)]
     instructions: str | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     metadata: Mapping[str, str] | None = None
@@ -168,7 +168,7 @@ class ResponsesRequest(Body):
     temperature: float | None = None
     text: TextFormat | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedFunction | None = None
-    tools: Sequence[Function] | None = None
+    tools: list[Function] | None = None
     top_p: float | None = None
     truncation: Literal["disabled"] | None = None
     include: Any = None

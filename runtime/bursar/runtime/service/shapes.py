@@ -19,13 +19,13 @@ __all__ = ["Body", "Part", "read_body"]
 class Part(BaseModel):
     """A part of a body. What it holds beside its fields is let go: clients send answers back with all their fields."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
 
 class Body(BaseModel):
     """A whole body; a parameter that it does not know is an error, since what it would have done cannot be told."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 _CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}
