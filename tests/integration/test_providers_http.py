@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import struct
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
@@ -21,6 +20,7 @@ from bursar.runtime.models.litellm_sdk import LiteLLMProvider
 from bursar.runtime.models.openai_sdk import OpenAIProvider
 from bursar.runtime.models.provider import ModelReply, ModelRequest, ProviderError
 from tests.support.provider import TrueProvider
+from tests.support.wire import Canned, Wire, http, served, sse
 
 pytestmark = [
     # litellm's own: it reads pydantic models in a way that pydantic 2.11 deprecated, and builds them as it answers.
@@ -38,30 +38,6 @@ Dialect = Literal["openai", "anthropic"]
 
 def request(**changes: Any) -> ModelRequest:
     return ModelRequest(**{"model": "m", "messages": QUESTION, "max_output_tokens": 50, "timeout_s": 10, **changes})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Canned:
-    """What the server sends, byte for byte, and what it does then."""
-
-    content: bytes = b""
-    then: Literal["wait for more", "close", "reset", "hang"] = "wait for more"
-
-
-def http(status: int, content: bytes | Mapping[str, Any], *, media: str = "application/json", more: str = "") -> Canned:
-    data = content if isinstance(content, bytes) else json.dumps(content).encode()
-    head = f"HTTP/1.1 {status} -\r\ncontent-type: {media}\r\ncontent-length: {len(data)}\r\n{more}\r\n"
-    return Canned(content=head.encode() + data)
-
-
-def sse(*events: Mapping[str, Any] | str, ended: bool = True) -> Canned:
-    """A stream of events, in HTTP chunks; `ended` says whether the last chunk comes."""
-    content = b"HTTP/1.1 200 -\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-    for event in events:
-        name = f"event: {event['type']}\n" if isinstance(event, Mapping) and "type" in event else ""
-        data = f"{name}data: {event if isinstance(event, str) else json.dumps(event)}\n\n".encode()
-        content += b"%x\r\n%b\r\n" % (len(data), data)
-    return Canned(content=content + (b"0\r\n\r\n" if ended else b""), then="wait for more" if ended else "close")
 
 
 class OpenAIDialect:
@@ -161,66 +137,10 @@ class AnthropicDialect:
         return {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
 
 
-@dataclass(slots=True)
-class Wire:
-    """A server that answers every request with the same bytes and remembers what it was asked."""
-
-    answer: Canned = field(default_factory=Canned)
-    asked: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
-    """Head and body of every request."""
-
-    hung_up: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when a client leaves before its answer has come to an end."""
-
-    connections: int = 0
-    port: int = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        try:
-            while await self._one(reader, writer):
-                pass
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        length = next(line for line in head.lower().splitlines() if line.startswith("content-length:"))
-        self.asked.append((head, json.loads(await reader.readexactly(int(length.split(":")[1])))))
-        writer.write(self.answer.content)
-        await writer.drain()
-        if self.answer.then == "hang":
-            await reader.read()
-            self.hung_up.set()
-        if self.answer.then == "reset":
-            abort = struct.pack("ii", 1, 0)
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, abort)
-            writer.transport.abort()
-        return self.answer.then == "wait for more"
-
-
 @pytest.fixture
 async def wire() -> AsyncIterator[Wire]:
-    wire = Wire()
-    connections: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        connections.add(task)
-        await wire.serve(reader, writer)
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    wire.port = server.sockets[0].getsockname()[1]
-    yield wire
-    server.close()
-    await asyncio.wait_for(asyncio.gather(*connections), 10)
+    async with served() as wire:
+        yield wire
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,15 +239,15 @@ class TestErrors:
             (400, tree.RequestRefused),
             (401, tree.AuthFailed),
             (403, tree.AuthFailed),
-            (404, tree.RequestRefused),
+            (404, tree.ModelMissing),
             (408, tree.Unavailable),
             (413, tree.RequestRefused),
             (422, tree.RequestRefused),
             (429, tree.RateLimited),
             (500, tree.Unavailable),
-            (503, tree.Unavailable),
+            (503, tree.Overloaded),
             (504, tree.CallTimeout),
-            (529, tree.Unavailable),
+            (529, tree.Overloaded),
         ],
     )
     async def test_a_status_decides(
