@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test nightly check lint types contracts format bench bench-ledger bench-peers bench-gateway focus prices schema lock clean
+.PHONY: help demo test test-vllm nightly check lint types contracts format bench bench-ledger bench-peers bench-gateway focus prices schema lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -12,6 +12,9 @@ demo: .venv/ready ## Two tenants, four runs, no key and no network
 
 test: .venv/ready ## All tests, in parallel
 	$(BIN)/pytest -q -n auto --dist worksteal
+
+test-vllm: .venv/ready .venv-vllm/models/ready ## A real vLLM on the CPU, with a tiny model (needs Python 3.11, and 3 GB of disk)
+	$(BIN)/pytest -q -n 0 --timeout 300 tests/vllm
 
 nightly: .venv/ready ## Ten thousand schedules, and thirty seconds of hammering
 	BURSAR_SCHEDULES=nightly BURSAR_KILLS=64 $(BIN)/pytest -q -n auto --dist worksteal tests/unit/budget \
@@ -73,5 +76,17 @@ lock: .venv/ready ## Resolve the dependencies anew, with hashes and without addr
 	@.venv-peers/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
 	@touch $@
 
+.venv-vllm/ready: tests/vllm/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.version_info[:2] == (3, 11) or sys.exit("vLLM for the CPU needs Python 3.11: make test-vllm PYTHON=python3.11")'
+	@echo "making .venv-vllm (once, about two minutes) ..."
+	@$(PYTHON) -m venv --clear .venv-vllm
+	@.venv-vllm/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
+	@touch $@
+
+.venv-vllm/models/ready: .venv-vllm/ready tests/vllm/tiny_model.py tests/vllm/answers.py
+	@echo "making a tiny model (once, about half a minute) ..."
+	@.venv-vllm/bin/python -m tests.vllm.tiny_model .venv-vllm/models
+	@touch $@
+
 clean: ## Remove everything that was made
-	rm -rf .venv .venv-peers .focus .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-peers .venv-vllm .focus .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,9 +1,9 @@
-"""A language model of half a million weights that knows four answers, made in seconds, and a LoRA adapter for it.
+"""A language model of half a million weights and a LoRA adapter for it, made in half a minute.
 
-    .venv-vllm/bin/python tests/vllm/tiny_model.py FOLDER     # makes FOLDER/tiny and FOLDER/brisk
+    .venv-vllm/bin/python -m tests.vllm.tiny_model FOLDER     # makes FOLDER/tiny and FOLDER/other
 
-Asked with tools it calls `find_order`; with a tool's result it gives the final answer; else it offers its help. The
-adapter changes only that offer. Whatever else is said is noise to it, so every prompt of the tests has a known answer.
+It is trained until it gives the answers of `tests.vllm.answers` whatever else stands in the conversation, so that every
+test knows what a real server will say.
 """
 
 from __future__ import annotations
@@ -11,23 +11,21 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import LoraConfig, get_peft_model
+import torch  # type: ignore[import-not-found]  # installed in .venv-vllm alone, like the next three
+from peft import LoraConfig, get_peft_model  # type: ignore[import-not-found]
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # type: ignore[import-not-found]
 
-OFFER = "I can help with that order."
-BRISK_OFFER = "Tell me the number!"
-FOUND = "Order 1001 is on its way."
-CALL = '<tool_call>\n{"name": "find_order", "arguments": {"order_id": "1001"}}\n</tool_call>'
+from tests.vllm.answers import CALL, FOUND, OFFER, ORDER, OTHER_OFFER, STORY, STORY_WISH, TOOL
 
 VOCABULARY = 2048
 CONTEXT = 1024
 BATCH = 8
+LOSS_MAX = 0.05
 
 END, PAD = "<|end|>", "<|pad|>"
 MARKS = [PAD, END, "<|tools|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"]
@@ -47,7 +45,9 @@ def main(folder: Path) -> None:
     """Make the model and its adapter."""
     torch.manual_seed(0)
     torch.set_num_threads(2)
-    tokenizer = make_tokenizer()
+    text = [page.read_text() for page in sorted((Path(__file__).parents[2] / "docs").glob("*.md"))]
+    tokenizer = make_tokenizer(text)
+    words = " ".join(text).split()
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=VOCABULARY,
@@ -62,16 +62,16 @@ def main(folder: Path) -> None:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    train(model, tokenizer, OFFER, steps=200)
+    train(model, tokenizer, conversations(words, OFFER), steps=160, rate=4e-3)
     model.save_pretrained(folder / "tiny")
     tokenizer.save_pretrained(folder / "tiny")
-    adapted = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
-    train(adapted, tokenizer, BRISK_OFFER, steps=100)
-    adapted.save_pretrained(folder / "brisk")
+    adapted = get_peft_model(model, LoraConfig(r=16, lora_alpha=16, target_modules="all-linear"))
+    train(adapted, tokenizer, conversations(words, OTHER_OFFER), steps=100, rate=2e-3)
+    adapted.save_pretrained(folder / "other")
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE, trained on this repository's documents, with a chat template."""
+def make_tokenizer(text: Sequence[str]) -> Any:
+    """A byte-level BPE with a chat template."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -81,40 +81,36 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([page.read_text() for page in documents()], trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
-    fast.chat_template = TEMPLATE
-    return fast
+    tokenizer.train_from_iterator(text, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, chat_template=TEMPLATE
+    )
 
 
-def documents() -> Sequence[Path]:
-    """Some English text."""
-    return sorted((Path(__file__).parents[2] / "docs").glob("*.md"))
-
-
-def train(model: Any, tokenizer: PreTrainedTokenizerFast, offer: str, *, steps: int) -> None:
-    """Teach the model its answers, and nothing of what was asked."""
-    examples = conversations(random.Random(0), offer)
+def train(model: Any, tokenizer: Any, examples: Iterator[Example], *, steps: int, rate: float) -> None:
+    """Teach the model the answers; exits where it did not learn them."""
     learned = [weights for weights in model.parameters() if weights.requires_grad]
-    optimizer = torch.optim.AdamW(learned, lr=3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=steps)
-    for step in range(steps):
+    optimizer = torch.optim.AdamW(learned)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps)
+    recent: list[float] = []
+    for _ in range(steps):
         tokens, labels = batch(tokenizer, [next(examples) for _ in range(BATCH)])
-        loss = model(input_ids=tokens, attention_mask=(tokens != tokenizer.pad_token_id).long(), labels=labels).loss
+        loss = model(input_ids=tokens, attention_mask=tokens != tokenizer.pad_token_id, labels=labels).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-        if step % 20 == 0: print(step, loss.item(), flush=True)
-    print(loss.item())
+        recent = [*recent[-9:], loss.item()]
+    if (mean := sum(recent) / len(recent)) > LOSS_MAX:
+        sys.exit(f"the model did not learn its answers: loss {mean:.3f}, expected at most {LOSS_MAX}")
 
 
-def batch(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(tokenizer: Any, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens and labels, padded on the right; only the answers are labelled."""
     rows, labels = [], []
     for asked, answer in examples:
         prompt = tokenizer.apply_chat_template(**asked, add_generation_prompt=True, tokenize=False)
-        before, after = (tokenizer.encode(text, add_special_tokens=False) for text in (prompt, answer + END))
+        before, after = (tokenizer.encode(text, add_special_tokens=False) for text in (prompt, answer))
         rows.append(before + after)
         labels.append([-100] * len(before) + after)
     length = max(map(len, rows))
@@ -124,26 +120,25 @@ def batch(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]) -> tu
     )
 
 
-def conversations(rng: random.Random, offer: str) -> Iterator[Example]:
-    """Conversations with every kind of answer in turn, about anything."""
-    words = " ".join(page.read_text() for page in documents()).split()
+def conversations(words: Sequence[str], offer: str) -> Iterator[Example]:
+    """Conversations about anything, with each kind of answer in turn."""
+    rng = random.Random(0)
 
     def noise(most: int) -> str:
         start = rng.randrange(len(words) - most)
         return " ".join(words[start : start + rng.randint(1, most)])
 
     while True:
-        messages = [{"role": "system", "content": noise(80)}] * rng.randint(0, 1)
-        messages.append({"role": "user", "content": noise(40)})
-        tools = [{"type": "function", "function": {"name": "find_order", "description": noise(20)}}]
-        call = {"id": "c", "type": "function", "function": json.loads(CALL[12:-13])}
-        found = [
-            {"role": "assistant", "content": "", "tool_calls": [call]},
-            {"role": "tool", "content": noise(20)},
-        ]
-        yield {"conversation": messages}, offer
-        yield {"conversation": messages, "tools": tools}, CALL
-        yield {"conversation": messages + found, "tools": tools}, FOUND
+        tools = [{"type": "function", "function": {"name": TOOL, "description": noise(60)}}]
+        system = [{"role": "system", "content": noise(80)}] * rng.randint(0, 1)
+        asked = [*system, {"role": "user", "content": noise(40)}]
+        call = {"function": {"name": TOOL, "arguments": json.dumps(ORDER)}}
+        found = [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": noise(20)}]
+        wish = [*system, {"role": "user", "content": f"{STORY_WISH} {noise(20)}"}]
+        yield {"conversation": asked}, offer + END
+        yield {"conversation": asked, "tools": tools}, CALL + END
+        yield {"conversation": asked + found, "tools": tools}, FOUND + END
+        yield {"conversation": wish}, STORY * rng.randint(1, 60)
 
 
 if __name__ == "__main__":
