@@ -20,6 +20,7 @@ from bursar.runtime.models.scenario import load_scenario
 from bursar.runtime.models.sim import SimProvider
 from bursar.runtime.models.vllm import VLLMProvider
 from bursar.runtime.models.wire import OutputBound
+from bursar.runtime.routing.allow import is_local
 
 if TYPE_CHECKING:
     from bursar.budget.pricing.pricelist import PriceList
@@ -57,6 +58,11 @@ class Model:
     timeout_s: float
     retries: int
     kind: Kind = "chat"
+    local: bool = False
+    """Whether it runs in the house."""
+
+    slots: int | None = None
+    """How many calls of one process it answers at once; None = no bound."""
 
     def price_for(self, messages: Iterable[Message]) -> Price | None:
         """The price of a call that sends these messages: text alone need not reserve what audio may cost."""
@@ -91,10 +97,16 @@ class Catalog:
 
     def tier(self, name: str) -> tuple[Model, ...]:
         """The models of a tier, in order; raises UsageError for an unknown tier, ConfigError for a missing key."""
-        if name not in self._config.tiers:
-            near = difflib.get_close_matches(name, self._config.tiers, 3) or sorted(self._config.tiers)
-            raise UsageError(f"there is no tier {name!r}", next_step=f"use one of {', '.join(near)}")
+        self.require("tier", name)
         return tuple(self.model(model) for model in self._config.tiers[name])
+
+    def require(self, kind: Literal["tier", "model"], *names: str) -> None:
+        """Raise UsageError for a name that is no tier or model of bursar.yaml."""
+        known: Mapping[str, Any] = self._config.tiers if kind == "tier" else self._config.models
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 3) or sorted(known)
+                raise UsageError(f"there is no {kind} {name!r}", next_step=f"use one of {', '.join(near)}")
 
     def model(self, name: str) -> Model:
         """A model by its name in bursar.yaml, at today's price."""
@@ -165,6 +177,8 @@ class Catalog:
             timeout_s=section.timeout_s,
             retries=section.retries,
             kind=section.kind,
+            local=is_local(section),
+            slots=section.slots,
             **_priced(price),
         )
 
