@@ -75,7 +75,7 @@ class ToolResult(Part):
 
     type: Literal["tool_result"]
     tool_use_id: str
-    content: Shown = []
+    content: Shown = Field(default_factory=list)
     cache_control: CacheControl | None = None
 
 
@@ -162,8 +162,8 @@ class CountRequest(Body):
         list[Annotated[UserMessage | AssistantMessage | SystemMessage, Field(discriminator="role")]],
         Field(min_length=1),
     ]
-    system: Texts = []
-    tools: list[Tool] = []
+    system: Texts = Field(default_factory=list)
+    tools: list[Tool] = Field(default_factory=list)
     tool_choice: Annotated[Choice | NamedChoice, Field(discriminator="type")] | None = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
@@ -175,7 +175,7 @@ class MessagesRequest(CountRequest):
     """A request to `POST /v1/messages`."""
 
     max_tokens: Annotated[int, Field(ge=1)]
-    stop_sequences: list[str] = []
+    stop_sequences: list[str] = Field(default_factory=list)
     stream: bool = False
     temperature: float | None = None
     top_p: float | None = None

@@ -13,7 +13,15 @@ from bursar.runtime.service.errors import BadRequest
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-__all__ = ["Body", "Part", "read_body"]
+__all__ = ["Body", "ParameterError", "Part", "read_body"]
+
+
+class ParameterError(BadRequest):
+    """A parameter of the body is not what it has to be."""
+
+    def __init__(self, param: str, message: str, code: str = "invalid_value") -> None:
+        """`param` is the way to it, such as `messages[0].content`; empty for the body itself."""
+        super().__init__(f"{param}: {message}" if param else message, param=param or None, code=code)
 
 
 class Part(BaseModel):
@@ -35,16 +43,13 @@ _Body = TypeVar("_Body", bound=Body)
 
 
 def read_body(kind: type[_Body], raw: object) -> _Body:
-    """The body as a record; raises BadRequest for the first thing that is wrong with it."""
+    """The body as a record; raises ParameterError for the first thing that is wrong with it."""
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-    param = dotted(_way(first["loc"], raw))
-    words = _words(first, kind)
-    raise BadRequest(
-        f"{param}: {words}" if param else words, param=param or None, code=_CODES.get(first["type"], "invalid_value")
-    )
+    param, code = dotted(_way(first["loc"], raw)), _CODES.get(first["type"], "invalid_value")
+    raise ParameterError(param, _words(first, kind), code)
 
 
 def _words(problem: ErrorDetails, kind: type[Body]) -> str:

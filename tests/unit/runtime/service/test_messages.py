@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from anthropic.lib.streaming._messages import accumulate_event
 from anthropic.types import Message, RawMessageStreamEvent
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -40,6 +40,7 @@ def events_of(parts: list[Delta], answer: Answered) -> Iterator[dict[str, Any]]:
     yield from events.end(answer)
 
 
+@settings(deadline=None)
 @given(messages())
 def test_an_answer_sent_back_is_the_message_that_it_was(message: dict[str, Any]) -> None:
     content = message_of("small", "77", answered(message))["content"]
@@ -48,6 +49,7 @@ def test_an_answer_sent_back_is_the_message_that_it_was(message: dict[str, Any])
     assert _read(calls_of(sent)) == _read(calls_of(message))
 
 
+@settings(deadline=None)
 @given(st.data(), messages(), usages(), st.sampled_from(["stop", "length", "tool_calls", "content_filter"]))
 def test_every_event_is_one_of_anthropic_s_and_they_come_to_the_answer_given_at_once_however_it_is_cut(
     data: st.DataObject, message: dict[str, Any], usage: Usage, finish_reason: str
@@ -66,6 +68,7 @@ def test_every_event_is_one_of_anthropic_s_and_they_come_to_the_answer_given_at_
     assert [getattr(summed.usage, name) for name in counts] == [getattr(whole.usage, name) for name in counts]
 
 
+@settings(deadline=None)
 @given(st.data(), messages())
 def test_a_block_ends_before_the_next_begins(data: st.DataObject, message: dict[str, Any]) -> None:
     parts: list[Delta] = data.draw(deltas(message))
@@ -75,6 +78,7 @@ def test_a_block_ends_before_the_next_begins(data: st.DataObject, message: dict[
     assert bounds == [(f"content_block_{word}", n) for n in range(blocks) for word in ("start", "stop")]
 
 
+@settings(deadline=None)
 @given(messages(), usages())
 def test_usage_leaves_cached_tokens_out_of_the_input_and_nothing_else(message: dict[str, Any], usage: Usage) -> None:
     told = message_of("small", "77", answered(message, usage))["usage"]

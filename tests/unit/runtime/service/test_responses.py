@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai import omit
 from openai.lib.streaming.responses._responses import ResponseStreamState
@@ -43,6 +43,7 @@ def events_of(parts: list[Delta], answer: Answered) -> Iterator[dict[str, Any]]:
     yield from events.end(answer)
 
 
+@settings(deadline=None)
 @given(messages())
 def test_an_answer_sent_back_is_the_message_that_it_was(message: dict[str, Any]) -> None:
     output = response_of(opening(), answered(message))["output"]
@@ -54,6 +55,7 @@ def test_an_answer_sent_back_is_the_message_that_it_was(message: dict[str, Any])
         assert sent == []  # it only thought
 
 
+@settings(deadline=None)
 @given(st.data(), messages(), st.none() | usages(), st.sampled_from(["stop", "length", "content_filter"]))
 def test_a_stream_comes_to_the_answer_given_at_once_however_it_is_cut(
     data: st.DataObject, message: dict[str, Any], usage: Usage | None, finish_reason: str
@@ -64,6 +66,7 @@ def test_a_stream_comes_to_the_answer_given_at_once_however_it_is_cut(
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
 
 
+@settings(deadline=None)
 @given(st.data(), messages())
 def test_every_event_is_one_of_openai_s_and_its_client_adds_them_up(
     data: st.DataObject, message: dict[str, Any]
@@ -82,6 +85,7 @@ def test_every_event_is_one_of_openai_s_and_its_client_adds_them_up(
     assert seen[-1].response.output_text == (message["content"] or "")
 
 
+@settings(deadline=None)
 @given(messages(), usages())
 def test_an_answer_is_a_response_of_openai_s(message: dict[str, Any], usage: Usage) -> None:
     response = Response.model_validate(response_of(opening(), answered(message, usage)))
