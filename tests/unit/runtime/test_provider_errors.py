@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import httpx
+import openai
 import pytest
 from aiohttp.client_reqrep import ConnectionKey
 from hypothesis import given, settings
@@ -52,20 +53,21 @@ class TestStatus:
     @pytest.mark.parametrize(
         ("status", "kind", "billed"),
         [
-            (302, tree.RequestRefused, "no"),
+            (302, tree.ModelMissing, "no"),
             (400, tree.RequestRefused, "no"),
             (401, tree.AuthFailed, "no"),
+            (402, tree.QuotaExhausted, "no"),
             (403, tree.AuthFailed, "no"),
-            (404, tree.RequestRefused, "no"),
+            (404, tree.ModelMissing, "no"),
             (408, tree.Unavailable, "no"),
             (413, tree.RequestRefused, "no"),
             (422, tree.RequestRefused, "no"),
             (429, tree.RateLimited, "no"),
             (500, tree.Unavailable, "no"),
-            (503, tree.Unavailable, "no"),
+            (503, tree.Overloaded, "no"),
             (504, tree.CallTimeout, "unknown"),
             (524, tree.CallTimeout, "unknown"),
-            (529, tree.Unavailable, "no"),
+            (529, tree.Overloaded, "no"),
         ],
     )
     def test_a_status_decides_the_error(self, status: int, kind: type[ProviderError], billed: str) -> None:
@@ -136,6 +138,22 @@ class TestConnection:
         never.__cause__ = aiohttp.ClientConnectorError(target, OSError(111, "refused"))
         assert type(provider_error(reset, who="here")) is tree.BrokenStream
         assert type(provider_error(never, who="here")) is tree.Unavailable
+
+    @pytest.mark.parametrize(
+        ("told", "kind"),
+        [
+            ({"code": 503, "message": "busy", "type": "Service Unavailable"}, tree.Overloaded),
+            ({"code": 429, "message": "slow down"}, tree.RateLimited),
+            ({"type": "overloaded_error", "message": "Overloaded"}, tree.Overloaded),
+            ({"code": 500, "message": "EngineCore encountered an issue."}, tree.BrokenStream),
+            ({"message": "something"}, tree.BrokenStream),
+        ],
+    )
+    def test_a_refusal_in_a_stream_means_what_its_status_would_have_meant(
+        self, told: dict[str, Any], kind: type[ProviderError]
+    ) -> None:
+        assert type(provider_error(openai.APIError("no", POST, body=told), who="here")) is kind
+        assert provider_error(openai.APIError("no", POST, body=told), who="here", started=True).billed == "unknown"
 
     def test_a_failure_after_the_answer_began_is_never_free(self) -> None:
         assert type(provider_error(httpx.ConnectError("?"), who="here", started=True)) is tree.BrokenStream

@@ -7,23 +7,19 @@ connection a 500. What counts is the HTTP status that came, or the step at which
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bursar.runtime.models.provider import (
-    AuthFailed,
     BadReply,
     BrokenStream,
     CallTimeout,
     ProviderError,
-    RateLimited,
-    RequestRefused,
     Unavailable,
 )
+from bursar.runtime.models.refusals import read_refusal
 
 if TYPE_CHECKING:
     import httpx
@@ -32,9 +28,6 @@ __all__ = ["excerpt", "provider_error"]
 
 EXCERPT_CHARACTERS = 200
 CAUSES_MAX = 20
-
-_GATEWAY_TIMEOUTS = frozenset({504, 524})
-"""A gateway gave up waiting for a model that may well be writing, so the call may be billed."""
 
 
 def provider_error(
@@ -76,12 +69,15 @@ def _by_evidence(error: Exception, who: str, secret: str | None, until: BaseExce
 
     for cause in _causes(error, until):
         if isinstance(cause, ProviderError):
-            return type(cause)(f"{who}: {excerpt(cause.message, secret)}")
+            message = f"{who}: {excerpt(cause.message, secret)}"
+            return type(cause)(message, status=cause.status, retry_after_s=cause.retry_after_s)
         if isinstance(cause, httpx.HTTPStatusError):
             return _refusal(cause.response, who, secret)
         if isinstance(cause, httpx.RequestError):
             reason = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
             return _of_connection(cause)(f"{who}: {excerpt(reason, secret)}")
+        if (told := _told(cause)) is not None:
+            return _in_stream(told, who, secret)
     return None
 
 
@@ -95,22 +91,38 @@ def _causes(error: BaseException, until: BaseException | None) -> Iterator[BaseE
 
 
 def _refusal(response: httpx.Response, who: str, secret: str | None) -> ProviderError:
+    import httpx
+
+    try:
+        text = response.text
+    except httpx.ResponseNotRead:
+        text = ""
     status = response.status_code
-    detail = excerpt(_detail(response), secret)
+    read = read_refusal(status, response.headers, text, datetime.now(UTC))
+    detail = excerpt(read.detail, secret)
+    if response.is_redirect:
+        detail = f"it points to {response.headers.get('location')}; set api_base to the final address"
     message = f"{who} answered HTTP {status}" + (f": {detail}" if detail else "")
-    return _of_status(status)(message, status=status, retry_after_s=_retry_after_s(response.headers))
+    return read.kind(message, status=status, retry_after_s=read.retry_after_s)
 
 
-def _of_status(status: int) -> type[ProviderError]:
-    if status == 429:
-        return RateLimited
-    if status in (401, 403):
-        return AuthFailed
-    if status in _GATEWAY_TIMEOUTS:
-        return CallTimeout
-    if status == 408 or status >= 500:
-        return Unavailable
-    return RequestRefused
+def _told(error: BaseException) -> Mapping[str, Any] | None:
+    """The error that a server sent in place of the next piece of its stream, as the `openai` SDK hands it on."""
+    openai = sys.modules.get("openai")
+    if openai is None or not isinstance(error, openai.APIError) or isinstance(error, openai.APIStatusError):
+        return None
+    return error.body if isinstance(error.body, dict) else None
+
+
+def _in_stream(told: Mapping[str, Any], who: str, secret: str | None) -> ProviderError:
+    """A refusal that came under status 200: vLLM's and OpenRouter's `code` is the status that it would have had."""
+    code = told.get("code")
+    status = code if isinstance(code, int) and 400 <= code < 600 else 500
+    read = read_refusal(status, {}, json.dumps({"error": told}), datetime.now(UTC))
+    # A server that fails after it said 200 may have begun; one that says that it has no room has not.
+    kind = BrokenStream if read.kind is Unavailable else read.kind
+    message = f"{who} refused in its stream: {excerpt(read.detail, secret)}"
+    return kind(message, status=status, retry_after_s=read.retry_after_s)
 
 
 def _of_connection(error: httpx.RequestError) -> type[ProviderError]:
@@ -136,48 +148,3 @@ def _reset_after_sending(error: httpx.RequestError) -> bool:
         return False
     cause = error.__cause__
     return isinstance(cause, aiohttp.ClientOSError) and not isinstance(cause, aiohttp.ClientConnectorError)
-
-
-def _detail(response: httpx.Response) -> str:
-    """What the server says is wrong: OpenAI's and Anthropic's `error.message`, else the body, or where it points to."""
-    import httpx
-
-    try:
-        text = response.text
-    except httpx.ResponseNotRead:
-        return ""
-    if response.is_redirect:
-        return f"it points to {response.headers.get('location')}; set api_base to the final address"
-    try:
-        return str(json.loads(text)["error"]["message"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return text
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from `retry-after-ms` or `retry-after` as seconds or as a date; None where there is neither."""
-    if milliseconds := _seconds(headers.get("retry-after-ms")):
-        return milliseconds / 1000
-    asked = headers.get("retry-after")
-    if (seconds := _seconds(asked)) is not None:
-        return seconds
-    if (then := _date(asked)) is None:
-        return None
-    now = _date(headers.get("date")) or datetime.now(UTC)
-    return max(0.0, (then - now).total_seconds())
-
-
-def _seconds(value: str | None) -> float | None:
-    try:
-        seconds = float(value or "")
-    except ValueError:
-        return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def _date(value: str | None) -> datetime | None:
-    try:
-        date = parsedate_to_datetime(value or "")
-    except (ValueError, OverflowError):
-        return None
-    return date if date.tzinfo else date.replace(tzinfo=UTC)
