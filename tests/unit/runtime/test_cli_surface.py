@@ -42,6 +42,7 @@ WRITES = (
     "alerts test",
     "price import",
     "price gpu",
+    "route train",
     "db upgrade",
 )
 

@@ -99,6 +99,17 @@ stay, and so do runs that may be resumed; a run whose calls are rolled up is clo
 in the environment variable BURSAR_SIGNING_KEY.
 """
 
+_TRAIN = """Train what chooses the tier of `auto`, from requests of which it is known which tier does the job.
+
+A tier other than the incumbent is named only where labels that were held back certify it. Exits with 1 where they
+certify nothing, and says how many more it takes; the file is written all the same, and always keeps the incumbent.
+"""
+
+_ROUTE_CHECK = """Say how a classifier does on labels that it was not trained on.
+
+Exits with 1 where it is surely wrong on more of what it sends away than --max-wrong.
+"""
+
 app = App(
     name="bursar",
     help=_HELP,
@@ -115,6 +126,7 @@ _GROUPS = {
     "budget": "Set, grant and see what may be spent, and why it was.",
     "alerts": "See what somebody has to be told, and tell them.",
     "price": "See, import and check what models cost.",
+    "route": "Train and check what chooses the tier of `auto`.",
     "config": "Check bursar.yaml, or print its schema.",
     "db": "Look after the database.",
 }
@@ -150,6 +162,9 @@ _COMMANDS = (
     ("price import", "price_import:import_", _IMPORT),
     ("price check", "price_check:check", _CHECK),
     ("price gpu", "price_gpu:gpu", _GPU),
+    ("route train", "route_train:train", _TRAIN),
+    ("route check", "route:check", _ROUTE_CHECK),
+    ("route try", "route:try_out", "Say which tier a request would go to, and why."),
     ("config check", "config:check", "Find every mistake in bursar.yaml at once."),
     ("config schema", "config:schema", "Print the JSON Schema of bursar.yaml."),
     ("db upgrade", "db:upgrade", "Bring the database's tables to this version of Bursar."),

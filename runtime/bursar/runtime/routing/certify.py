@@ -19,8 +19,11 @@ __all__ = ["THRESHOLDS", "Certification", "Trial", "certify", "lower_bound", "up
 THRESHOLDS = tuple(1 / (1 + math.exp(-step / 10)) for step in range(60, -1, -1))
 """From 0.998 down to 0.5, in even steps of log-odds."""
 
-BEGIN_SHARE = 0.1
-"""Tests begin where this share of what could be routed is routed: one wrong answer among the first few ends them."""
+BEGIN_SHARE, BEGIN_MOST = 0.2, 5
+"""Tests begin where a fifth of what could be routed is, or five times what would certify without one wrong answer.
+
+Sooner, one wrong answer among a few ends them; later, the surest are tested together with doubtful ones.
+"""
 
 LABELS_MAX = 10_000_000
 """Beyond this, nobody is told to label more."""
@@ -68,7 +71,7 @@ def certify(count: Callable[[float], tuple[int, int]], *, max_wrong: float, conf
     most, _ = count(THRESHOLDS[-1])
     trials: list[Trial] = []
     passed: Trial | None = None
-    for trial in _trials(count, max(fewest, most * BEGIN_SHARE), risk):
+    for trial in _trials(count, max(fewest, min(most * BEGIN_SHARE, fewest * BEGIN_MOST)), risk):
         trials.append(trial)
         if trial.bound > max_wrong:
             break

@@ -18,7 +18,7 @@ from bursar.runtime.routing.evidence import TEXT_MAX, text_of
 
 __all__ = ["Label", "Labels", "Record", "append", "read_labels"]
 
-LABELS_MAX = 100_000
+LABELS_MAX = 50_000
 LINE_BYTES_MAX = 4 * 2**20
 LOG_BYTES_MAX = 256 * 2**20
 """A log that is full takes no more: nobody reads what nobody labels."""
@@ -104,7 +104,7 @@ def read_labels(paths: Iterable[Path], tiers: Sequence[str]) -> Labels:
             dearest[label.text] = max(known, label.tier, key=rank.__getitem__)
             if len(dearest) > LABELS_MAX:
                 raise ConfigError(
-                    f"expected at most {LABELS_MAX:,} labels", file=path, next_step="train on the newest of them"
+                    f"expected at most {LABELS_MAX:,} texts", file=path, next_step="train on the newest of them"
                 )
     rows = tuple(Label(text, tier) for text, tier in dearest.items())
     return Labels(rows=rows, repeated=lines - len(rows), unlabelled=unlabelled)
