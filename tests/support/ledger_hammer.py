@@ -7,6 +7,7 @@ the provider gets a request, and `billed RUN CALL TOKENS` when it answers.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sys
@@ -86,6 +87,8 @@ class Worker:
         time.sleep(rng.random() * CALL_S)
         used = rng.randrange(1, made.held.tokens + 1)
         self.say(f"billed {where} {used}")
+        if rng.random() < 0.3:
+            self.shrink(made, used)
         self.settle(made, used)
 
     def settle(self, made: Reservation, used: int) -> None:
@@ -95,6 +98,11 @@ class Worker:
                 return
             except LedgerUnavailable:
                 continue
+
+    def shrink(self, made: Reservation, used: int) -> None:
+        """Hold no more than was billed; what is settled then says nothing of it, as after a cut."""
+        with contextlib.suppress(LedgerUnavailable):
+            self.ledger.shrink(made, Amounts(made.held.nanousd, used, made.held.steps))
 
     def refill(self) -> None:
         while self.goes_on():

@@ -114,12 +114,17 @@ outcomes = st.sampled_from(["exact", "estimated", "unknown"])
 Phase = Literal["reserved", "dispatched", "known", "unknown", "released"]
 
 
-def cost_of(made: Reservation, usage: Usage | None) -> Amounts:
+def cost_of(made: Reservation, usage: Usage | None, outcome: Outcome) -> Amounts:
     """What a settle must post."""
     if usage is None:
         return made.held
     nanousd = made.price.cost(usage) if made.price else 0
-    return Amounts(nanousd, usage.total_tokens, made.held.steps, made.held.tool_calls)
+    due = Amounts(nanousd, usage.total_tokens, made.held.steps, made.held.tool_calls)
+    return lesser(due, made.held) if outcome == "unknown" else due
+
+
+def lesser(one: Amounts, other: Amounts) -> Amounts:
+    return Amounts(*(min(getattr(one, name), getattr(other, name)) for name in DIMENSIONS))
 
 
 @dataclass
@@ -131,6 +136,13 @@ class Attempt:
     deadline_us: int
     phase: Phase = "reserved"
     charged: Amounts = Amounts()
+    told: Reservation | None = None
+    """As its holder knows it, where that was not told that the hold is smaller now."""
+
+    @property
+    def handed(self) -> Reservation:
+        """What its holder hands in."""
+        return self.told or self.made
 
     @property
     def open(self) -> bool:
@@ -401,29 +413,51 @@ class LedgerMachine(RuleBasedStateMachine):
     def dispatch(self, client: int, one: Attempt) -> None:
         in_time = one.phase == "reserved" and self.now <= one.deadline_us
         if in_time and one.made.call.epoch == self.of_run[one.scope].epoch:
-            self.clients[client].dispatch(one.made)
+            self.clients[client].dispatch(one.handed)
             one.phase = "dispatched"
         else:
             with pytest.raises(ReservationError):
-                self.clients[client].dispatch(one.made)
+                self.clients[client].dispatch(one.handed)
+
+    @rule(client=clients, one=attempts, percent=percents, told=st.booleans())
+    def shrink(self, client: int, one: Attempt, percent: int, told: bool) -> None:
+        """Hold less; its holder may be cut off before it hears of that."""
+        held = one.made.held
+        keep = replace(held, nanousd=held.nanousd * percent // 100, tokens=held.tokens * percent // 100)
+        shrunk = self.clients[client].shrink(one.handed, keep)
+        assert shrunk.held == (keep if one.open else held)
+        one.told = None if told else one.handed
+        one.made = replace(one.made, held=shrunk.held)
+
+    @rule(client=clients, one=attempts)
+    def check(self, client: int, one: Attempt) -> None:
+        """What is in flight is cut off only where its limits were changed, it was taken over, or an overage came."""
+        refusal = self.clients[client].check(one.made)
+        run = self.of_run[one.scope]
+        assert (refusal is not None and refusal.cause == "fenced") == (one.made.call.epoch < run.epoch)
+        if refusal is not None and refusal.cause == "limit":
+            assert refusal.posted + refusal.held > (refusal.limit or 0)
 
     @rule(client=clients, one=attempts, usage=usages, outcome=outcomes)
     def settle(self, client: int, one: Attempt, usage: Usage, outcome: Outcome) -> None:
-        said = None if outcome == "unknown" else usage
-        posted = cost_of(one.made, said)
+        is_unknown = outcome == "unknown"
+        said = None if is_unknown and not usage.output_tokens % 2 else usage  # else it is a bound
+        posted = cost_of(one.made, said, outcome)
         if one.phase == "known" and posted != one.charged:
             with pytest.raises(ReservationError):
-                self.clients[client].settle(one.made, usage=said, outcome=outcome, reply="hello")
+                self.clients[client].settle(one.handed, usage=said, outcome=outcome, reply="hello")
             return
         self.explained = posted.tokens > one.made.held.tokens or not one.open
-        reply = None if said is None else "hello"
-        assert self.clients[client].settle(one.made, usage=said, outcome=outcome, reply=reply) == posted
+        reply = None if is_unknown else "hello"
+        self.clients[client].settle(one.handed, usage=said, outcome=outcome, reply=reply)
+        if one.phase == "unknown" and is_unknown and lesser(posted, one.charged) == one.charged:
+            return  # the bound that was known is lower
         if one.phase != "known":
-            one.phase, one.charged = "unknown" if said is None else "known", posted
+            one.phase, one.charged = "unknown" if is_unknown else "known", posted
 
     @rule(client=clients, one=attempts)
     def release(self, client: int, one: Attempt) -> None:
-        self.clients[client].release(one.made, note="connection refused")
+        self.clients[client].release(one.handed, note="connection refused")
         if one.open or one.phase == "unknown":
             one.phase, one.charged = "released", Amounts()
 

@@ -32,7 +32,17 @@ from bursar.budget.scope import Kind, chain_of
 from bursar.budget.stores.prepared import Positional, Prepared, Record
 from bursar.budget.windows import Period, from_us, rolling_us, window_at
 
-__all__ = ["CURRENT", "Standing", "create_pot", "current", "limit_window", "open_window", "rolled", "within"]
+__all__ = [
+    "CURRENT",
+    "Standing",
+    "create_pot",
+    "current",
+    "drawn_on",
+    "limit_window",
+    "open_window",
+    "rolled",
+    "within",
+]
 
 _NOW = and_(
     account.c.pot_id == pot.c.id,
@@ -122,6 +132,13 @@ def _of_paths(count: int) -> Positional:
     return Positional(standing.where(pot.c.path.in_(names)), ("now", "now", *(one.key for one in names)))
 
 
+@lru_cache
+def _of_accounts(count: int) -> Positional:
+    ids: list[BindParameter[int]] = [bindparam(f"id_{place}") for place in range(count)]
+    standing = _STANDING.select_from(pot.join(account, account.c.pot_id == pot.c.id))
+    return Positional(standing.where(account.c.id.in_(ids)), [one.key for one in ids])
+
+
 _ROLLED = Prepared(
     select(
         func.min(account.c.starts_us),
@@ -144,9 +161,14 @@ def current(connection: Connection, paths: tuple[str, ...], now: int) -> list[St
             end_expired(connection, row.account_id, row.path, now)
     if stale:
         standings = _in_order(paths, query(connection, asked).fetchall())
-    if any(row.overdraft_percent or row.per.startswith("rolling") for row in standings):
-        return [_rolled(connection, _overdrawn(connection, row), now) for row in standings]
-    return standings
+    return _in_full(connection, standings, now)
+
+
+def drawn_on(connection: Connection, accounts: Sequence[int], now: int) -> list[Standing]:
+    """The accounts of these ids with their pots, in this order, also those of windows that are over. Reads only."""
+    rows = _of_accounts(len(accounts))(connection, accounts).fetchall()
+    standings = sorted(map(Standing._make, rows), key=lambda row: accounts.index(row.account_id or 0))
+    return _in_full(connection, standings, now)
 
 
 def rolled(connection: Connection, pot_id: int, per: Period, now: int) -> tuple[int, Amounts, Amounts] | None:
@@ -233,6 +255,13 @@ def within(path: str, column: ColumnElement[str] = pot.c.path) -> ColumnElement[
 def _in_order(paths: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> list[Standing]:
     """The widest scope first, so that it is the one which a refusal names."""
     return sorted(map(Standing._make, rows), key=lambda row: (paths.index(row.path), row.id))
+
+
+def _in_full(connection: Connection, standings: list[Standing], now: int) -> list[Standing]:
+    """With overdrafts, and with all that counts in a rolling window."""
+    if any(row.overdraft_percent or row.per.startswith("rolling") for row in standings):
+        return [_rolled(connection, _overdrawn(connection, row), now) for row in standings]
+    return standings
 
 
 def _overdrawn(connection: Connection, row: Standing) -> Standing:

@@ -19,7 +19,18 @@ from bursar.budget.scope import Kind
 from bursar.budget.usage import TOKENS_MAX
 from bursar.budget.windows import Period
 
-__all__ = ["Admitted", "Balance", "ModelQuote", "MoneyLeft", "SliceQuote", "ToolQuote", "Wait", "admit", "money_left"]
+__all__ = [
+    "Admitted",
+    "Balance",
+    "ModelQuote",
+    "MoneyLeft",
+    "SliceQuote",
+    "ToolQuote",
+    "Wait",
+    "admit",
+    "money_left",
+    "over_limit",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +165,16 @@ def money_left(balances: Iterable[Balance], held: Amounts) -> MoneyLeft | None:
     return least
 
 
+def over_limit(balances: Iterable[Balance], held: Amounts) -> Refusal | None:
+    """The first limit that is exceeded by what is posted and held, of those that a call draws on that holds `held`."""
+    for balance in balances:
+        for dimension, name in enumerate(DIMENSIONS):
+            limit, need = balance.limit[dimension], getattr(held, name)
+            if need and limit is not None and balance.posted[dimension] + balance.held[dimension] > limit:
+                return _refusal(balance, dimension, {}, need, need)
+    return None
+
+
 def _admit_whole(
     balances: Sequence[Balance], quote: ToolQuote | SliceQuote, needs: Mapping[int, int]
 ) -> Admitted | Wait | Refusal:
@@ -167,7 +188,7 @@ def _admit_whole(
             if need <= room - balance.held[dimension]:
                 continue
             if need > room:
-                return _refusal(balance, dimension, quote, need, need)
+                return _refusal(balance, dimension, quote.keep_back, need, need)
             waits = waits or Wait(balance.path)
     return waits or Admitted(Amounts(**{DIMENSIONS[dimension]: need for dimension, need in needs.items()}))
 
@@ -186,7 +207,8 @@ def _admit_model(balances: Sequence[Balance], quote: ModelQuote) -> Admitted | W
                 return Refusal(cause="unpriced", kind=balance.kind, path=balance.path, detail=quote.model)
             fits = _output_within(quote, dimension, room)
             if fits < useful:
-                return _refusal(balance, dimension, quote, _need(quote, dimension, useful), _worst(quote, dimension))
+                need, worst = _need(quote, dimension, useful), _worst(quote, dimension)
+                return _refusal(balance, dimension, quote.keep_back, need, worst)
             fits_now = _output_within(quote, dimension, room - balance.held[dimension])
             bound = min(bound, fits)
             if fits_now < bound_now:
@@ -231,9 +253,7 @@ def _worst(quote: ModelQuote, dimension: int) -> int:
     return _need(quote, dimension, quote.max_output_tokens)
 
 
-def _refusal(
-    balance: Balance, dimension: int, quote: ModelQuote | ToolQuote | SliceQuote, needed: int, worst: int
-) -> Refusal:
+def _refusal(balance: Balance, dimension: int, keep_back: Mapping[str, Amounts], needed: int, worst: int) -> Refusal:
     return Refusal(
         cause="limit",
         kind=balance.kind,
@@ -242,7 +262,7 @@ def _refusal(
         limit=balance.limit[dimension],
         posted=balance.posted[dimension],
         held=balance.held[dimension],
-        kept_back=_kept_back(balance, dimension, quote.keep_back),
+        kept_back=_kept_back(balance, dimension, keep_back),
         needed=needed,
         worst=worst,
         per=balance.per,

@@ -24,7 +24,7 @@ from bursar.budget.stores.prepared import Record
 from bursar.budget.stores.store import Store
 from bursar.budget.windows import from_us, to_us
 
-__all__ = ["Gates", "Hold", "closed", "reopen", "use_final"]
+__all__ = ["Gates", "Hold", "closed", "cut_off", "reopen", "use_final"]
 
 _SECOND_US = 1_000_000
 
@@ -213,6 +213,12 @@ def closed(rows: Iterable[Standing], call: Call, now: int, *, final: bool) -> Re
         if (refusal := _closed(row, call, now, last_word=last_word)) is not None:
             return refusal
     return None
+
+
+def cut_off(rows: Iterable[Standing], call: Call, now: int) -> Refusal | None:
+    """Why a call that is under way should not go on, or None: a run that was stopped lets it end."""
+    refusals = (_closed(row, call, now, last_word=True) for row in rows if row.kind == "run")
+    return next(filter(None, refusals), None)
 
 
 def _closed(row: Standing, call: Call, now: int, *, last_word: bool) -> Refusal | None:

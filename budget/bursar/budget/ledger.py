@@ -5,6 +5,7 @@ reserve -> Reservation   admitted and held in every scope
         -> Wait          only calls in flight stand in its way
         -> Refusal       it does not fit, or the run may not go on
 dispatch                 the last moment before bytes leave; from here on a crash leaves it charged
+shrink, check            while it runs: hold less of it, and see whether it may go on
 settle                   what it really came to, with the reply, in one transaction
 release                  it was surely not billed
 """
@@ -54,6 +55,7 @@ from bursar.budget.reservations import (
 from bursar.budget.slices import Slices
 from bursar.budget.stores.migrate import migrate
 from bursar.budget.stores.store import Store
+from bursar.budget.underway import check, shrink
 from bursar.budget.usage import Usage
 from bursar.budget.whatif.estimate import Estimates
 from bursar.budget.windows import to_us, utc_now
@@ -143,7 +145,8 @@ class Ledger:
     ) -> Amounts:
         """Post what the call came to and give back the rest; returns what was posted.
 
-        `unknown` posts all that was held. `counted_input_tokens` is our own count of the request, from which the
+        `unknown` posts all that was held; or what `usage` costs, if that is less: then it is the most that the call can
+        have used. `counted_input_tokens` is our own count of the request, from which the
         model's margin is learned. A call that was given up in the meantime is still booked. Settling twice with the
         same amounts changes nothing; with other amounts it raises ReservationError, as for what was never reserved.
         """
@@ -151,9 +154,28 @@ class Ledger:
         with self.store.write() as connection:
             claim(connection, made.call.scope.chains)
             posted = settle(connection, made, usage=usage, outcome=outcome, reply=reply, note=note, now=now)
-            if usage is not None and counted_input_tokens and made.call.model:
+            if usage is not None and outcome != "unknown" and counted_input_tokens and made.call.model:
                 self.margins.learn(connection, made.call.model, counted_input_tokens, usage.input_tokens)
         return posted
+
+    def shrink(self, made: Reservation, keep: Amounts) -> Reservation:
+        """Hold only `keep` any longer for a call that is under way; returns the reservation as it is held then.
+
+        What it comes to above that is overage, so keep what it can surely not exceed. A call that is over meanwhile
+        stays as it is. Raises UsageError for more than is held, and ReservationError for what was never reserved.
+        """
+        with self.store.write() as connection:
+            claim(connection, made.call.scope.chains)
+            return shrink(connection, made, keep, now=self._now())
+
+    def check(self, made: Reservation) -> Refusal | None:
+        """Whether a call that is under way may go on: None, or why it should be cut off. Reads only.
+
+        It should where its run was cancelled, taken over or is out of time, and where a hard limit on which it draws is
+        exceeded by what is posted and held: it was lowered, or another call came to more than its bound.
+        """
+        with self.store.read() as connection:
+            return check(connection, made, self._now())
 
     def release(self, made: Reservation, *, note: str) -> None:
         """Give back all that was held: the call was surely not billed, as `note` says.

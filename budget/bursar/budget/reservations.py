@@ -47,7 +47,7 @@ __all__ = ["Call", "Outcome", "Replay", "Reservation"]
 Outcome = Literal[
     "exact",  # the provider said what it used
     "estimated",  # the answer came without usage; our own count
-    "unknown",  # nobody knows; charged at what was reserved
+    "unknown",  # nobody knows; charged at the most that it can have come to
 ]
 
 
@@ -90,6 +90,10 @@ class Reservation:
 
     money_left: MoneyLeft | None = None
     """Of the hard budget in money of which the least share is left with this call held; None for a slice's call."""
+
+    def holding(self, held: Amounts) -> Reservation:
+        """The same reservation, of which this is still held."""
+        return self if held == self.held else replace(self, held=held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +164,17 @@ _TO_SETTLED = (
     .values(state=literal_column("'settled'"), **{name: bindparam(f"new_{name}") for name in _SETTLED})
 )
 _SETTLE_LATE = Positional(_TO_SETTLED, (*(f"new_{name}" for name in _SETTLED), "of"))
-_SETTLE = Positional(_TO_SETTLED.where(_IS_OPEN), (*(f"new_{name}" for name in _SETTLED), "of"))
+# A hold may have been made smaller since the caller was given it, which is found here and not by another statement.
+_AS_HELD = (
+    reservation.c.held_nanousd == bindparam("as_nanousd"),
+    reservation.c.held_tokens == bindparam("as_tokens"),
+)
+_SETTLE = Positional(
+    _TO_SETTLED.where(_IS_OPEN, *_AS_HELD), (*(f"new_{name}" for name in _SETTLED), "of", "as_nanousd", "as_tokens")
+)
 _RELEASE = Prepared(
     update(reservation)
-    .where(reservation.c.id == bindparam("of"), _IS_OPEN)
+    .where(reservation.c.id == bindparam("of"), _IS_OPEN, *_AS_HELD)
     .values(state="released", note=bindparam("new_note"), closed_us=bindparam("now"))
 )
 _RELEASE_LATE = Prepared(
@@ -284,11 +295,14 @@ def settle(
     said = orjson.dumps(usage.to_record()).decode() if usage else None
     values = (outcome, posted.nanousd, posted.tokens, posted.steps, posted.tool_calls, said, note, now, reply, made.id)
     over = _exceeds(posted, made.held)
-    if _SETTLE(connection, values).rowcount:
+    if _SETTLE(connection, (*values, made.held.nanousd, made.held.tokens)).rowcount:
         kind = "overage" if over else "settle"
         _move(connection, made, kind, now, held=NOTHING - made.held, posted=posted, note=note)
     else:
         row = row_of(connection, made.id)
+        if (held := amounts_in("held", row)) != made.held:
+            again = made.holding(held)
+            return settle(connection, again, usage=usage, outcome=outcome, reply=reply, note=note, now=now)
         if _settled_anew(row, posted, outcome):
             _SETTLE_LATE(connection, values)
             late = posted - amounts_in("posted", row)
@@ -302,12 +316,15 @@ def release(connection: Connection, made: Reservation, *, note: str, now: int) -
     """Give back all that was held, or all that was charged because nobody knew."""
     note = storable(note)
     values = {"of": made.id, "new_note": note, "now": now}
-    if _RELEASE(connection, values).rowcount:
+    as_held = {"as_nanousd": made.held.nanousd, "as_tokens": made.held.tokens}
+    if _RELEASE(connection, {**values, **as_held}).rowcount:
         _move(connection, made, "release", now, held=NOTHING - made.held, note=note)
+        return
+    row = row_of(connection, made.id)
+    if (held := amounts_in("held", row)) != made.held:
+        release(connection, made.holding(held), note=note, now=now)
     elif _RELEASE_LATE(connection, values).rowcount:
-        _move(connection, made, "correct", now, posted=NOTHING - made.held, note=note)
-    else:
-        row_of(connection, made.id)  # over already, if it ever was
+        _move(connection, made, "correct", now, posted=NOTHING - amounts_in("posted", row), note=note)
 
 
 def silent(connection: Connection, now: int, run_id: str | None) -> Sequence[RowMapping]:
@@ -338,11 +355,13 @@ def give_up(connection: Connection, row: Record, now: int) -> None:
     held = amounts_in("held", row)
     note = "its holder fell silent"
     sent = row["state"] == "dispatched"
+    as_held = (held.nanousd, held.tokens)
     if sent:
-        posted = (held.nanousd, held.tokens, held.steps, held.tool_calls)
-        _SETTLE(connection, ("unknown", *posted, None, note, now, None, row["id"]))
+        posted = (*as_held, held.steps, held.tool_calls)
+        _SETTLE(connection, ("unknown", *posted, None, note, now, None, row["id"], *as_held))
     else:
-        _RELEASE(connection, {"of": row["id"], "new_note": note, "now": now})
+        values = dict(zip(("as_nanousd", "as_tokens"), as_held, strict=True))
+        _RELEASE(connection, {"of": row["id"], "new_note": note, "now": now, **values})
     due = move(
         connection,
         chain=row["tenant"],
@@ -363,9 +382,11 @@ def _settled_anew(row: RowMapping, posted: Amounts, outcome: Outcome) -> bool:
 
     Raises ReservationError where both are certain and differ.
     """
-    if row["state"] != "settled" or (row["outcome"] == "unknown" and outcome != "unknown"):
+    if row["state"] != "settled":
         return True
     before = amounts_in("posted", row)
+    if row["outcome"] == "unknown":
+        return outcome != "unknown" or _exceeds(before, posted)  # of two bounds the lower one says more
     if before != posted:
         raise ReservationError(
             f"reservation {row['id']} was settled with {before} and cannot be settled again with {posted}"
@@ -408,11 +429,17 @@ def row_of(connection: Connection, reservation_id: int, *, lock: bool = False) -
 
 
 def posting(made: Reservation, usage: Usage | None, outcome: Outcome) -> Amounts:
-    """What a call comes to: by its usage, or all that was held where nobody knows."""
-    if outcome == "unknown" or usage is None:
-        return made.held
-    nanousd = made.price.cost(usage) if made.price else 0
-    return Amounts(nanousd, usage.total_tokens, made.held.steps, made.held.tool_calls)
+    """What a call comes to: by its usage, or all that was held where nobody knows.
+
+    The usage of an unknown call is a bound, and what was held is another: the lower one counts.
+    """
+    held = made.held
+    if usage is None:
+        return held
+    nanousd, tokens = made.price.cost(usage) if made.price else 0, usage.total_tokens
+    if outcome == "unknown":
+        nanousd, tokens = min(nanousd, held.nanousd), min(tokens, held.tokens)
+    return Amounts(nanousd, tokens, held.steps, held.tool_calls)
 
 
 def _exceeds(posted: Amounts, held: Amounts) -> bool:

@@ -173,9 +173,9 @@ reservation = Table(
     Column("max_output_tokens", Integer),  # the bound that was sent
     Column("capped", Integer, nullable=False, server_default="0"),  # 1 where the bound was lowered to fit
     Column("accounts", Text, nullable=False),  # ids, as a JSON list
-    *_amounts("held"),  # as reserved; kept after the settle
+    *_amounts("held"),  # as reserved, less what a call under way gave back; kept after the settle
     *_amounts("posted"),
-    Column("usage", Text),
+    Column("usage", Text),  # of an unknown call, what it can have used at most
     Column("note", Text),  # what went wrong, or why it was released
     Column("replays", Integer, nullable=False, server_default="0"),  # how often the reply was given again, for free
     Column("reserved_us", BigInteger, nullable=False),

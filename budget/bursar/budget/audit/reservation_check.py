@@ -26,7 +26,7 @@ Sums = tuple[int, ...]
 
 
 _RESERVED = [
-    func.sum(case((entry.c.kind == "reserve", entry.c[f"held_{name}"]), else_=0)).label(f"reserved_{name}")
+    func.sum(case((entry.c.kind.in_(["reserve", "shrink"]), entry.c[f"held_{name}"]), else_=0)).label(f"held_{name}")
     for name in DIMENSIONS
 ]
 _BY_RESERVATION = (
@@ -110,13 +110,13 @@ class Reservations:
         self._slices[key] = tuple(a + b for a, b in zip(before, amounts, strict=True))
 
     def _bill(self, row: RowMapping) -> Iterator[str]:
-        """Whether it was posted what its usage costs, or all that was held where nobody knows its usage."""
+        """Whether it was posted what its usage costs; where nobody knows, no more than was held."""
         if row["state"] != "settled" or row["kind"] == "slice":
             return
         posted = tuple(row[name] for name in MOVED[_SIDE:])
         held = tuple(row[name] for name in MOVED[:_SIDE])
         due = held
-        if row["outcome"] != "unknown" and row["usage"] is not None:
+        if row["usage"] is not None:
             try:
                 usage = Usage(**json.loads(row["usage"]))
             except (TypeError, ValueError):
@@ -125,6 +125,8 @@ class Reservations:
             of_price = self._prices.get(row["price_id"]) if row["price_id"] is not None else None
             nanousd = of_price.cost(usage) if of_price is not None else 0
             due = (nanousd, usage.total_tokens, *held[2:])
+            if row["outcome"] == "unknown":
+                due = tuple(map(min, due, held))
         if posted != due:
             yield f"it was charged {_text(posted)}; its usage and its price come to {_text(due)}"
 
@@ -152,8 +154,8 @@ def _standing(row: Record) -> Sums:
 def _against_entries(row: RowMapping, said: Sequence[Any]) -> Iterator[str]:
     reserved, (first, last, chain, other) = tuple(said[:_SIDE]), said[_SIDE:]
     held = tuple(row[name] for name in MOVED[:_SIDE])
-    if any(reserved) and row["kind"] != "slice" and reserved != held:
-        yield f"it held {_text(held)}; its entry says {_text(reserved)}"
+    if max(reserved) > 0 and row["kind"] != "slice" and reserved != held:  # else its first entry was rolled up
+        yield f"it held {_text(held)}; its entries say {_text(reserved)}"
     if {first, last} != {row["accounts"]}:
         yield f"its accounts are {row['accounts']}; its entries say {first}"
     if {chain, other} != {row["tenant"]}:

@@ -48,7 +48,7 @@ def rollups_of(reservations: Sequence[Record]) -> list[dict[str, Any]]:
         sums[key].update(
             _sums(row, is_retry=row["attempt"] > charged_first.get((row["run_id"], row["call"]), row["attempt"]))
         )
-        counts = json.loads(row["usage"] or "{}")
+        counts = json.loads(row["usage"] or "{}") if row["outcome"] != "unknown" else {}
         usage[key].update({name: count for name, count in counts.items() if type(count) is int})
     return [
         {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import select
+from sqlalchemy import case, select
 
 from bursar.budget.schema import reservation
 from bursar.budget.stores.store import Store
@@ -43,7 +43,11 @@ def measure(store: Store, model: str, *, since: datetime, until: datetime) -> Me
     Calls whose provider gave no usage count as busy time, but for no tokens.
     """
     query = (
-        select(reservation.c.dispatched_us, reservation.c.closed_us, reservation.c.usage)
+        select(
+            reservation.c.dispatched_us,
+            reservation.c.closed_us,
+            case((reservation.c.outcome != "unknown", reservation.c.usage)),
+        )
         .where(
             reservation.c.model == model,
             reservation.c.state == "settled",

@@ -76,7 +76,8 @@ class Reports:
 
     def usage(self, run_id: str) -> Usage:
         """The tokens of a run's settled calls, as providers reported them; calls of unknown outcome have none."""
-        query = select(reservation.c.usage).where(reservation.c.run_id == run_id, reservation.c.usage.is_not(None))
+        said = (reservation.c.usage.is_not(None), reservation.c.outcome != "unknown")
+        query = select(reservation.c.usage).where(reservation.c.run_id == run_id, *said)
         with self._store.read() as connection:
             return bill.total_usage(connection.execute(query).scalars())
 

@@ -61,7 +61,7 @@ def audit(store: Store) -> None:
     of_rows = _balances_of(made.values())
     assert of_rows == {key: _balance(row) for key, row in kept.items() if any(_balance(row))}
     assert _replayed(written, made) == of_rows
-    assert _limits_replayed(written, made, kept).items() <= {key: _limit(row) for key, row in kept.items()}.items()
+    assert _limits_replayed(written).items() <= {key: _limit(row) for key, row in kept.items()}.items()
     _follow(written)
 
 
@@ -127,22 +127,17 @@ def _replayed(written: Sequence[RowMapping], made: Mapping[int, RowMapping]) -> 
     return {key: balance for key, balance in found.items() if any(balance)}
 
 
-def _limits_replayed(
-    written: Sequence[RowMapping], made: Mapping[int, RowMapping], kept: Mapping[int, RowMapping]
-) -> dict[int, tuple[int | None, ...]]:
+def _limits_replayed(written: Sequence[RowMapping]) -> dict[int, tuple[int | None, ...]]:
     """Limits by account, from the journal alone: the pot's when its window was opened or changed, and its grants."""
-    of_pot: dict[int, tuple[int | None, ...]] = {}
+    base: dict[int, tuple[int | None, ...]] = {}
     granted: dict[int, tuple[int, ...]] = defaultdict(lambda: (0,) * len(DIMENSIONS))
-    found: dict[int, tuple[int | None, ...]] = {}
     for row in written:
         for key in _accounts(row) if row["accounts"] is not None else ():
             if row["kind"] in ("open", "limit", "window"):
-                of_pot[kept[key]["pot_id"]] = _limit(row)
+                base[key] = _limit(row)
             sign = {"grant": 1, "carry": 1, "take_back": -1}.get(row["kind"], 0)
             granted[key] = _plus(granted[key], [sign * (amount or 0) for amount in _limit(row)])
-            if row["kind"] in ("open", "limit", "window") or sign:
-                base = of_pot[kept[key]["pot_id"]]
-                found[key] = tuple(
-                    None if limit is None else limit + more for limit, more in zip(base, granted[key], strict=True)
-                )
-    return found
+    return {
+        key: tuple(None if limit is None else limit + more for limit, more in zip(base[key], granted[key], strict=True))
+        for key in base
+    }

@@ -129,7 +129,7 @@ def _quote(row: RowMapping, prices: Mapping[str, Price], *, allow_unpriced: bool
     return ModelQuote(
         model=row["model"] or "",
         price=prices.get(row["price_id"]),
-        input_tokens=row["held_tokens"] - bound,
+        input_tokens=max(0, row["held_tokens"] - bound),  # a hold that was made smaller may be less than its bound
         max_output_tokens=bound,
         allow_unpriced=allow_unpriced,
     )

@@ -69,7 +69,7 @@ def _chain(attempt: Attempt, draws: Sequence[Draw]) -> Iterator[tuple[str, str |
     elif attempt.kind == "model":
         yield "price", "none: money was not counted"
     if attempt.usage is not None:
-        yield "usage", _usage(attempt)
+        yield ("at most" if attempt.outcome == "unknown" else "usage"), _usage(attempt)
     if lines := _lines(attempt):
         yield "cost", _arithmetic(lines)
     yield "posted", _posted(attempt)
@@ -144,7 +144,8 @@ def _posted(attempt: Attempt) -> str:
     counts = [shown(name, count) for name in DIMENSIONS[1:] if (count := getattr(attempt.posted, name))]
     what = ", ".join([f"${money(attempt.posted.nanousd)}", *counts])
     if attempt.outcome == "unknown":
-        return f"{what}: all that was reserved, since nobody knows what it came to"
+        bound = "the most that it can have used" if attempt.posted != attempt.held else "all that was reserved"
+        return f"{what}: {bound}, since nobody knows what it came to"
     if attempt.posted.nanousd > attempt.held.nanousd:
         return f"{what}: more than was reserved, since the provider billed more than the bound it was given"
     return what

@@ -10,9 +10,12 @@ from bursar.budget.testing.contract.mistakes import MistakeRules
 from bursar.budget.testing.contract.rates import RateRules
 from bursar.budget.testing.contract.runs import RunRules
 from bursar.budget.testing.contract.slices import SliceRules
+from bursar.budget.testing.contract.underway import UnderwayRules
 
 __all__ = ["LedgerContract"]
 
 
-class LedgerContract(CallRules, LeftoverRules, RunRules, LimitRules, SliceRules, RateRules, ClientRules, MistakeRules):
+class LedgerContract(
+    CallRules, UnderwayRules, LeftoverRules, RunRules, LimitRules, SliceRules, RateRules, ClientRules, MistakeRules
+):
     """A subclass whose name begins with `Test` runs them; needs the fixtures of `bursar.budget.testing.fixtures`."""
