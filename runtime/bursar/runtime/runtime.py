@@ -23,6 +23,7 @@ from bursar.budget.windows import utc_now
 from bursar.memory import CheckpointSaver, open_checkpoints
 from bursar.runtime.alerting import telling
 from bursar.runtime.config import Config, load_config
+from bursar.runtime.context import RunContext
 from bursar.runtime.decisions import Decision, checked, grant
 from bursar.runtime.engine import Engine, Listener, Resumption, ended_after_cancel
 from bursar.runtime.events import Event
@@ -31,6 +32,7 @@ from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Catalog
 from bursar.runtime.opening import open_ledger
 from bursar.runtime.paid_call import PaidCalls
+from bursar.runtime.routing.router import Router
 from bursar.runtime.runs.records import Record, Records, new_run_id, run_path
 from bursar.runtime.runs.run import Interrupt, Run
 from bursar.runtime.side_loop import SideLoop
@@ -60,12 +62,12 @@ class Runtime:
     ) -> None:
         self.config = config
         self.ledger = ledger.ledger
-        self._ledger = ledger
+        self.ledger_thread = self._ledger = ledger
+        self.catalog = self._catalog = catalog
+        self.clock = self._clock = clock
         self._records = records
-        self._catalog = catalog
         self._checkpointer = checkpointer
-        self._clock = clock
-        calls = PaidCalls(ledger, catalog, clock=clock, rng=rng, sleep=sleep)
+        calls = PaidCalls(ledger, catalog, Router(config, catalog), clock=clock, rng=rng, sleep=sleep)
         holder = f"{socket.gethostname()}:{os.getpid()}:{rng.getrandbits(32):08x}"
         self._side_loop = SideLoop()
         self._engine = Engine(config, ledger, records, calls, self._side_loop, checkpointer, holder=holder, clock=clock)
@@ -230,6 +232,13 @@ class Runtime:
         """Give a run more: `cost_usd`, `tokens`, `steps`, `tool_calls`, `seconds`. `resume` then goes on with it."""
         row = await self._ledger.do(self._records.row, run_id)
         await self._ledger.do(grant, self.ledger, run_path(row), run_path(row), amounts, by=by, note=note)
+
+    def standing(self, scope: Scope, *, tiers: tuple[str, ...] | None) -> RunContext:
+        """The context of calls that no execution makes, such as those by a gateway's key.
+
+        Their run has to be open in the ledger, and is held by nobody; a limit refuses its calls one by one.
+        """
+        return self._engine.standing(scope, tiers=tiers)
 
     async def _admit(
         self,

@@ -1,10 +1,10 @@
-"""The tables of runs, in the same store as the ledger."""
+"""The tables of runs and of the gateway's keys, in the same store as the ledger."""
 
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
 
-__all__ = ["metadata", "run", "run_event"]
+__all__ = ["gateway_key", "metadata", "run", "run_event"]
 
 metadata = MetaData()
 
@@ -42,4 +42,27 @@ run_event = Table(
     Column("cause", Text),
     Column("author", Text),
     Index("run_event_run", "run_id"),
+)
+
+# Of a key only its keyed hash is kept: what is stored here opens nothing.
+gateway_key = Table(
+    "gateway_key",
+    metadata,
+    Column("id", Text, primary_key=True),  # also the id of the run that pays for its calls
+    Column("hash", Text, nullable=False, unique=True),  # HMAC-SHA256, hexadecimal
+    Column("hint", Text, nullable=False),  # its beginning, by which people tell it from others
+    Column("name", Text),
+    Column("tenant", Text, nullable=False),
+    Column("agent", Text),
+    Column("team", Text),
+    Column("user", Text),
+    Column("asks_for", Text),  # JSON list of tiers, models and agent:NAME; NULL = all of the tenant's
+    Column("limits", Text, nullable=False),  # JSON, as they were given; the ledger holds them
+    Column("requests_per_minute", BigInteger),
+    Column("tokens_per_minute", BigInteger),
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_us", BigInteger),
+    Column("revoked_us", BigInteger),
+    Column("revoked_by", Text),
 )

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -167,7 +167,7 @@ class Calls:
             raise KeyReused
         if streamed is not None and paid.replayed:
             streamed.add(_in_one_piece(paid.message))
-        return _answered(call_id, ask, paid)
+        return _answered(call_id, ask.tier, paid)
 
     async def _run_for(self, caller: Caller, where: Attribution) -> RunContext:
         """The run of a call that belongs there; the first of a session opens the session's account."""
@@ -180,6 +180,30 @@ class Calls:
             if len(self._opened) > OPENED_MAX:
                 del self._opened[next(iter(self._opened))]
         return replace(caller.run, scope=scope)
+
+    async def embed(
+        self,
+        caller: Caller,
+        model: str,
+        inputs: Sequence[str],
+        where: Attribution,
+        *,
+        dimensions: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> tuple[Sequence[Sequence[float]], Answered]:
+        """A vector for each text, and what they came to; raises as `answer` does."""
+        offer = self._names.resolve(caller, model, "embedding")
+        digest = _digest({"model": model, "input": inputs, "dimensions": dimensions})
+        # Told apart by the body too: another body under the same key is another call.
+        call_id = _call_id(None if idempotency_key is None else f"{idempotency_key}:{digest}")
+        run = await self._run_for(caller, where)
+        most = partial(_tokens_of, run, inputs)
+        async with self._pace.kept(caller, most) as pace, self._alone(run, call_id, needed=idempotency_key is not None):
+            made = await run.calls.embeddings.embed(
+                run, offer.model or model, inputs, call_id=call_id, node=where.node, dimensions=dimensions
+            )
+            pace.used = made.paid.posted.tokens
+        return made.vectors, _answered(call_id, offer.tier, made.paid)
 
     @asynccontextmanager
     async def _alone(self, run: RunContext, call_id: str, *, needed: bool) -> AsyncIterator[None]:
@@ -208,10 +232,14 @@ def _most_tokens(run: RunContext, ask: Ask) -> int:
     return run.calls.counter.count_request(ask.messages, ask.tools) + min(cap, ask.max_output_tokens or cap)
 
 
-def _answered(call_id: str, ask: Ask, paid: PaidReply) -> Answered:
+def _tokens_of(run: RunContext, inputs: Sequence[str]) -> int:
+    return sum(map(run.calls.counter.count_text, inputs))
+
+
+def _answered(call_id: str, tier: str, paid: PaidReply) -> Answered:
     return Answered(
         id=call_id,
-        sent=Sent(model=paid.model, tier=paid.tier or ask.tier, reason=paid.reason),
+        sent=Sent(model=paid.model, tier=paid.tier or tier, reason=paid.reason),
         message=paid.message,
         finish_reason=paid.finish_reason,
         usage=paid.usage,

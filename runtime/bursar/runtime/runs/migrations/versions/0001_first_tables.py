@@ -1,4 +1,4 @@
-"""The first tables of runs: each run, and each change of its state."""
+"""The first tables of runs: each run, each change of its state, and the gateway's keys."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,7 @@ _NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """The first tables of runs: each run, and each change of its state."""
+    """The first tables of runs: each run, each change of its state, and the gateway's keys."""
 
     op.create_table(
         "run",
@@ -46,3 +46,25 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("run_event_run", "run_event", ["run_id"], unique=False)
+    op.create_table(
+        "gateway_key",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("hash", sa.Text(), nullable=False),
+        sa.Column("hint", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=True),
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("agent", sa.Text(), nullable=True),
+        sa.Column("team", sa.Text(), nullable=True),
+        sa.Column("user", sa.Text(), nullable=True),
+        sa.Column("asks_for", sa.Text(), nullable=True),
+        sa.Column("limits", sa.Text(), nullable=False),
+        sa.Column("requests_per_minute", sa.BigInteger(), nullable=True),
+        sa.Column("tokens_per_minute", sa.BigInteger(), nullable=True),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("created_by", sa.Text(), nullable=False),
+        sa.Column("expires_us", sa.BigInteger(), nullable=True),
+        sa.Column("revoked_us", sa.BigInteger(), nullable=True),
+        sa.Column("revoked_by", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("hash"),
+    )

@@ -1,0 +1,237 @@
+"""What `POST /v1/chat/completions` takes, and how it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, field_validator
+
+from bursar.runtime.service.shapes import Body, Part, read_body
+
+__all__ = ["ChatRequest", "StreamOptions", "read_chat"]
+
+_NOT_HERE: Mapping[str, str] = {
+    "audio": "answers are text here",
+    "function_call": "is the old name of tool_choice",
+    "functions": "is the old name of tools",
+    "logprobs": "log probabilities are not passed on; leave it out or set it to false",
+    "prediction": "predicted outputs can be billed beyond what was reserved; leave it out",
+    "top_logprobs": "log probabilities are not passed on; leave it out",
+    "web_search_options": "a search is billed by the provider beyond what was reserved; leave it out",
+}
+
+
+class StrictPart(Part):
+    """A part whose values are taken as they stand, since they are sent on as they stand."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class Text(StrictPart):
+    """Text, with a marker where the prompt up to here is worth keeping in the provider's cache."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ImageUrl(StrictPart):
+    """Where an image is: an address, or a `data:` URL."""
+
+    url: str
+    detail: str | None = None
+
+
+class Image(StrictPart):
+    """An image."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class Refusal(StrictPart):
+    """A model's refusal, sent back."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
+Shown = str | list[Annotated[Text | Image, Field(discriminator="type")]]
+Said = str | list[Annotated[Text | Refusal, Field(discriminator="type")]]
+Written = str | list[Text]
+
+
+class Function(StrictPart):
+    """A call of a function."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(StrictPart):
+    """A tool that the model called."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: Function
+
+
+class Instructions(StrictPart):
+    """What the program tells the model."""
+
+    role: Literal["system", "developer"]
+    content: Written
+    name: str | None = None
+
+
+class User(StrictPart):
+    """What the user said."""
+
+    role: Literal["user"]
+    content: Shown
+    name: str | None = None
+
+
+class Assistant(StrictPart):
+    """What the model said."""
+
+    role: Literal["assistant"]
+    content: Said | None = None
+    tool_calls: list[ToolCall] | None = None
+    name: str | None = None
+
+
+class ToolResult(StrictPart):
+    """What a tool said."""
+
+    role: Literal["tool"]
+    content: Written
+    tool_call_id: str
+
+
+class Declared(StrictPart):
+    """A function that may be called."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(StrictPart):
+    """A tool of the caller's own."""
+
+    type: Literal["function"]
+    function: Declared
+
+
+class Named(StrictPart):
+    """A function by its name."""
+
+    name: str
+
+
+class ToolChoice(StrictPart):
+    """The tool that must be called."""
+
+    type: Literal["function"]
+    function: Named
+
+
+class JsonSchema(StrictPart):
+    """The JSON Schema that the answer has to obey."""
+
+    name: str
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(StrictPart):
+    """`text`, any JSON object, or JSON that obeys a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class StreamOptions(StrictPart):
+    """`include_usage` asks for a last chunk with the usage."""
+
+    include_usage: bool = False
+    include_obfuscation: bool | None = None
+
+
+Message = Annotated[Instructions | User | Assistant | ToolResult, Field(discriminator="role")]
+
+Count = Annotated[int, Field(ge=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+
+
+class ChatRequest(Body):
+    """The body. What OpenAI takes and the gateway has no use for is accepted and let go; see docs/gateway.md."""
+
+    model_config = ConfigDict(strict=True)
+
+    model: Annotated[str, Field(min_length=1)]
+    """A tier, `auto`, a model of bursar.yaml, or `agent:NAME`."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_completion_tokens: Count | None = None
+    max_tokens: Count | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    seed: int | None = None
+    logit_bias: dict[str, float] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    n: Literal[1] | None = None
+    logprobs: Literal[False] | None = None
+    modalities: list[Literal["text"]] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    metadata: dict[str, str] | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
+    store: bool | None = None
+    user: str | None = None
+
+    audio: None = None
+    function_call: None = None
+    functions: None = None
+    prediction: None = None
+    top_logprobs: None = None
+    web_search_options: None = None
+
+    @field_validator(*_NOT_HERE, mode="before")
+    @classmethod
+    def _not_here(cls, value: object, info: Any) -> object:
+        if value is None or value is False:
+            return value
+        raise ValueError(_NOT_HERE[info.field_name])
+
+
+_SENT_BACK = frozenset({"role", "content", "tool_calls", "name"})
+"""What is sent on of a model's own message: clients send back all that they were answered, and more."""
+
+
+def read_chat(raw: object) -> dict[str, Any]:
+    """A body as it is sent on; raises ParameterError for the first thing that is wrong with it."""
+    read_body(ChatRequest, raw)
+    body: dict[str, Any] = raw  # type: ignore[assignment]  # read_body has seen that it is one
+    messages = [_sent_back(one) if one["role"] == "assistant" else one for one in body["messages"]]
+    return {**body, "messages": messages}
+
+
+def _sent_back(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    if message.keys() <= _SENT_BACK:
+        return message
+    return {key: value for key, value in message.items() if key in _SENT_BACK}
