@@ -1,4 +1,4 @@
-"""A real vLLM server as a process group of its own: started, waited for, killed."""
+"""A real vLLM server as a process group of its own, and what it says that it has done."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.processes import REPOSITORY
 
-__all__ = ["MODELS", "VLLMServer"]
+__all__ = ["MODELS", "Served", "VLLMServer"]
 
 ENVIRONMENT = REPOSITORY / ".venv-vllm"
 MODELS = ENVIRONMENT / "models"
@@ -27,8 +29,9 @@ FLAGS = (
     *("--served-model-name", "tiny", "--max-model-len", "1024", "--block-size", "32", "--enforce-eager"),
     *("--enable-lora", "--max-loras", "2", "--max-lora-rank", "16"),
     *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
-    *("--structured-outputs-config", '{"disable_any_whitespace": true}'),  # or a tiny model writes nothing else
-    *("--enable-prompt-tokens-details", "--scheduling-policy", "priority"),
+    # A tiny model would write line breaks where JSON allows any number of them.
+    *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),
+    *("--enable-prompt-tokens-details", "--scheduling-policy", "priority", "--max-num-queued-reqs", "4"),
 )
 
 SETTINGS = {
@@ -41,48 +44,93 @@ SETTINGS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a server has done so far, in tokens, as it counts them itself."""
+
+    computed: int
+    """Input that was not in its cache."""
+
+    cached: int
+    """Input that came from its cache."""
+
+    written: int
+
+    def __sub__(self, before: Served) -> Served:
+        return Served(self.computed - before.computed, self.cached - before.cached, self.written - before.written)
+
+
 class VLLMServer:
-    """A server of the tiny model on a free port of 127.0.0.1, which may still be starting."""
+    """A server of the tiny model on a free port of 127.0.0.1, up while it is entered."""
 
     def __init__(self, log: Path, *flags: str) -> None:
         """`flags` come beside those that every server here is started with."""
         with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        self._log = log
-        self.url = f"http://127.0.0.1:{port}"
+            self._port = free.getsockname()[1]
+        self._log, self._flags = log, flags
+        self.url = f"http://127.0.0.1:{self._port}"
         self.api_base = f"{self.url}/v1"
-        command = [ENVIRONMENT / "bin" / "python", "-m", "vllm.entrypoints.openai.api_server", "--model", MODELS / "tiny"]
-        with log.open("wb") as output:
+
+    def __enter__(self) -> Self:
+        command = (
+            ENVIRONMENT / "bin" / "python",
+            "-m",
+            "vllm.entrypoints.openai.api_server",
+            "--model",
+            MODELS / "tiny",
+        )
+        with self._log.open("wb") as output:
             self._process = subprocess.Popen(
-                [*map(str, command), "--host", "127.0.0.1", "--port", str(port), *FLAGS, *flags],
+                [*map(str, command), "--host", "127.0.0.1", "--port", str(self._port), *FLAGS, *self._flags],
                 env=os.environ | SETTINGS,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.kill()
+            raise
+        return self
 
-    def wait_until_ready(self) -> None:
-        """Return once it answers; raises AssertionError with the end of its log where it does not in time."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to all of its processes, and wait; nothing happens to one that is gone."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(KILL_TIMEOUT_S)
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        """The answer to a request that Bursar knows nothing of."""
+        return httpx.post(f"{self.url}{path}", json=body, timeout=60, trust_env=False)
+
+    def served(self) -> Served:
+        """What it has done since it was started."""
+        metrics = httpx.get(f"{self.url}/metrics", trust_env=False).text
+        sums = {
+            (sample.name, sample.labels.get("source")): int(sample.value)
+            for family in text_string_to_metric_families(metrics)
+            for sample in family.samples
+            if sample.name.endswith("_total") and sample.labels.get("engine") == "0"
+        }
+        by_source = "vllm:prompt_tokens_by_source_total"
+        return Served(
+            sums[by_source, "local_compute"],
+            sums[by_source, "local_cache_hit"],
+            sums["vllm:generation_tokens_total", None],
+        )
+
+    def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self._process.poll() is None:
             with suppress(httpx.TransportError):
                 if httpx.get(f"{self.url}/health", trust_env=False).is_success:
                     return
             time.sleep(0.25)
-        raise AssertionError(f"vLLM did not start within {START_TIMEOUT_S} s:\n{self._log.read_text()[-4000:]}")
-
-    def post(self, path: str, **body: Any) -> httpx.Response:
-        """The answer to a request that Bursar knows nothing of."""
-        return httpx.post(f"{self.url}{path}", json=body, timeout=60, trust_env=False)
-
-    def counters(self) -> dict[str, int]:
-        """The server's own count of all that it has read, taken from its cache, and written so far, in tokens."""
-        text = httpx.get(f"{self.url}/metrics", trust_env=False).text
-        ...
-
-    def kill(self) -> None:
-        """SIGKILL to all of its processes, and wait until none is left; nothing happens to one that is gone."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(KILL_TIMEOUT_S)
+        raise AssertionError(f"vLLM does not answer:\n{self._log.read_text()[-4000:]}")

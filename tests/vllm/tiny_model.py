@@ -82,9 +82,7 @@ def make_tokenizer(text: Sequence[str]) -> Any:
         show_progress=False,
     )
     tokenizer.train_from_iterator(text, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, chat_template=TEMPLATE
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, chat_template=TEMPLATE)
 
 
 def train(model: Any, tokenizer: Any, examples: Iterator[Example], *, steps: int, rate: float) -> None:
