@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from bursar.budget.admission import ModelQuote, Wait
+from bursar.budget.admission import ModelQuote, MoneyLeft, Wait
 from bursar.budget.amounts import Amounts
 from bursar.budget.refusal import Refusal
 from bursar.budget.reservations import Call, Outcome, Replay, Reservation
@@ -233,8 +233,15 @@ class Attempts:
             digest=call.digest,
             tier=call.tier or "",
             reason=call.reason or "",
-            money_left=made.money_left,
+            money_left=_left(made, posted),
         )
+
+
+def _left(made: Reservation, posted: Amounts) -> MoneyLeft | None:
+    """What is left now that the call is settled."""
+    left = made.money_left
+    back = made.held.nanousd - posted.nanousd
+    return left and left._replace(left_nanousd=max(0, left.left_nanousd + back))
 
 
 def _last_answer(ask: Ask, model: Model, bound: int) -> Amounts:
