@@ -12,22 +12,20 @@ from bursar.budget.limits import Limits
 from bursar.budget.refusal import Refusal
 from bursar.budget.reservations import Call
 from bursar.budget.scope import Scope
-from bursar.runtime.attempt import Ask, Attempts, Delta, PaidReply
+from bursar.runtime.ask import Ask, Delta, PaidReply
+from bursar.runtime.asking import Asking
+from bursar.runtime.attempt import Attempts
 from bursar.runtime.context import RunContext
 from bursar.runtime.ledger_thread import LedgerThread
-from bursar.runtime.models.catalog import Catalog, Model
-from bursar.runtime.models.causes import Failure
-from bursar.runtime.models.choice import choose
-from bursar.runtime.models.provider import ContextTooLong
+from bursar.runtime.models.catalog import Catalog
 from bursar.runtime.models.tokens import TokenCounter
 from bursar.runtime.paid_embedding import PaidEmbeddings
+from bursar.runtime.routing.allow import Policy
+from bursar.runtime.routing.router import Router
 from bursar.runtime.stop import LimitReached, ModelCallFailed
 from bursar.runtime.waiting import WaitingRoom
 
 __all__ = ["PaidCalls"]
-
-USEFUL_OUTPUT_TOKENS = 16
-"""The least output that is worth paying the input for."""
 
 
 class PaidCalls:
@@ -37,12 +35,15 @@ class PaidCalls:
         self,
         ledger: LedgerThread,
         catalog: Catalog,
+        router: Router,
         *,
         clock: Callable[[], datetime],
         rng: random.Random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.catalog = catalog
+        self._router = router
+        self._clock = clock
         self.counter = TokenCounter()
         self._attempts = Attempts(ledger, WaitingRoom(rng), clock=clock, rng=rng, sleep=sleep)
         self.embeddings = PaidEmbeddings(catalog, self._attempts, self.counter, self._stop)
@@ -53,41 +54,29 @@ class PaidCalls:
         Raises LimitReached where the ledger refuses (the run is stopped then), ModelCallFailed where no model
         answered, LedgerUnavailable where the ledger stays away. Nothing is sent without a reservation.
         """
-        models = self._models(run, ask)
         counted = self.counter.count_request(ask.messages, ask.tools)
-        plan = list(choose(ask.tier, models, counted, USEFUL_OUTPUT_TOKENS))
-        failures: list[Failure] = []
-        refusal: Refusal | None = None
-        too_small = 0
-        for place, (model, reason) in enumerate(plan, start=1):
-            if model.context_window is not None and model.context_window <= too_small:
-                continue
-            call = Call(
-                id=call_id,
-                scope=run.scope,
-                epoch=run.epoch,
-                node=ask.node,
-                digest=ask.digest,
-                tier=ask.tier,
-                model=model.name,
-                reason=f"{reason}; {failures[-1].words()}" if failures else reason,
-            )
-            made = await self._attempts.run(run, ask, call, model, counted, on_delta, alone=place == len(plan))
-            if isinstance(made, PaidReply):
-                return made
-            if isinstance(made, Failure):
-                failures.append(made)
-                if made.then == "stop":
-                    break
-                if made.then == "next_larger":
-                    too_small = max(too_small, model.context_window or 0)
-                continue
-            refusal = made
-            if made.dimension != "nanousd":
-                break  # another model of the tier can only help where money refused
-        if refusal is not None and (not failures or failures[-1].then != "stop"):
-            raise await self._stop(run, refusal)
-        raise _failed(ask.tier, failures)
+        chooser = self._router.chooser(run, ask, counted)
+        stage = chooser.stage()
+        _require_allowed(chooser.policy, ask, stage.tier)
+        asking = Asking(
+            run=run,
+            ask=ask,
+            call_id=call_id,
+            counted=counted,
+            on_delta=on_delta,
+            attempts=self._attempts,
+            slots=self._router.slots,
+            clock=self._clock,
+        )
+        paid = await asking.of(chooser.among(stage))
+        if paid is None and asking.refusal is not None:
+            for lower in chooser.after(stage, asking.refusal):
+                if paid is None and not asking.is_over:
+                    paid = await asking.of(chooser.among(lower))
+        if paid is None:
+            raise await self._ended(asking, stage.tier)
+        self._router.learn(run, ask, paid, chooser.policy)
+        return paid
 
     async def open(self, run: RunContext, scope: Scope, limits: Limits) -> None:
         """Open the account of an agent that is used as a tool in a run."""
@@ -108,23 +97,19 @@ class PaidCalls:
         run.tell("limit", text=refusal.words())
         return LimitReached(refusal)
 
-    def _models(self, run: RunContext, ask: Ask) -> tuple[Model, ...]:
-        """Who may answer: the models of the tier, or the one that was named."""
-        if ask.model is not None:
-            return (self.catalog.model(ask.model),)
-        self._allow(run, ask.tier)
-        return self.catalog.tier(ask.tier)
-
-    @staticmethod
-    def _allow(run: RunContext, tier: str) -> None:
-        if run.tiers is not None and tier not in run.tiers:
-            raise ModelCallFailed(
-                f"tenant {run.scope.tenant} may not use tier {tier}; it may use {', '.join(run.tiers)}",
-                next_step=f"add {tier} to tenants.{run.scope.tenant}.tiers",
-            )
+    async def _ended(self, asking: Asking, tier: str) -> LimitReached | ModelCallFailed:
+        """Why nobody answered; a failure that ends a call goes before what the ledger refused earlier."""
+        stopped = asking.failures and asking.failures[-1].then == "stop"
+        if asking.refusal is not None and not stopped:
+            return await self._stop(asking.run, asking.refusal)
+        return asking.error(tier)
 
 
-def _failed(tier: str, failures: list[Failure]) -> ModelCallFailed:
-    failures = failures or [Failure(tier, ContextTooLong("no context window can hold the call"), "stop", attempts=0)]
-    said = "; ".join(failure.words() for failure in failures)
-    return ModelCallFailed(f"no model of tier {tier} answered: {said}", failures=failures, next_step="bursar doctor")
+def _require_allowed(policy: Policy, ask: Ask, tier: str) -> None:
+    """Raise ModelCallFailed for a tier that the tenant may not use, and a model that stands in none that it may."""
+    if policy.tiers is not None and tier not in policy.tiers:
+        what = f"tier {tier}" if ask.model is None else f"model {ask.model}, which stands in none of its tiers"
+        raise ModelCallFailed(
+            f"tenant {policy.tenant} may not use {what}; it may use {', '.join(policy.tiers)}",
+            next_step=f"add {tier or 'its tier'} to tenants.{policy.tenant}.tiers",
+        )

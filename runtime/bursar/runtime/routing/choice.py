@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bursar.agents.tier import AUTO
+from bursar.budget.admission import MoneyLeft
 from bursar.budget.money import format_usd
+from bursar.runtime.models.causes import Failure
+from bursar.runtime.models.provider import ContextTooLong
 from bursar.runtime.routing.allow import Policy, forbidden
-from bursar.runtime.routing.ladder import capped
+from bursar.runtime.routing.ladder import below, capped
 from bursar.runtime.routing.session import is_open, priced
 
 if TYPE_CHECKING:
-    from bursar.budget.admission import MoneyLeft
+    from bursar.budget.refusal import Refusal
     from bursar.runtime.ask import Ask
     from bursar.runtime.models.catalog import Catalog, Model
     from bursar.runtime.models.provider import Message
 
-__all__ = ["USEFUL_OUTPUT_TOKENS", "Candidate", "Choice", "Chooser", "Situation", "Stage", "choose"]
+__all__ = ["USEFUL_OUTPUT_TOKENS", "Candidate", "Choice", "Chooser", "Obstacle", "Situation", "Stage", "choose"]
 
 USEFUL_OUTPUT_TOKENS = 16
 """The least output that is worth paying the input for."""
@@ -34,7 +37,7 @@ class Situation:
     in_flight: Mapping[str, int] = field(default_factory=dict)
     """How many slots of each model are taken."""
 
-    cooling: Callable[[str], str | None] = lambda _: None
+    cooling: Callable[[str], Failure | None] = lambda _: None
     """Why a model is not to be asked just now, and until when; None for one that may be."""
 
     author: str | None = None
@@ -45,6 +48,14 @@ class Situation:
 
     auto: Callable[[Sequence[Message]], tuple[str, str]] | None = None
     """The tier for a call of `auto`, and why."""
+
+
+class Obstacle(NamedTuple):
+    """Why a model cannot take a call."""
+
+    words: str
+    failure: Failure | None = None
+    """None where it is not allowed to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +94,7 @@ class Choice:
     candidates: tuple[Candidate, ...]
     """In the order in which they are asked. Those without a free slot are among them; the next goes before them."""
 
-    passed: tuple[str, ...]
+    passed: tuple[Obstacle, ...]
     """Why others are not among them."""
 
 
@@ -117,6 +128,22 @@ class Chooser:
             tier = lowest
         return Stage(tier, why, stepped=tier != asked)
 
+    def after(self, stage: Stage, refusal: Refusal) -> Iterator[Stage]:
+        """The tiers that are asked when the ledger has refused this one for money, the highest first.
+
+        Where lower tiers are asked at a limit, all that are below; else the one to which the ladder leads now.
+        """
+        if stage.tier not in self.catalog.tiers or refusal.dimension != "nanousd":
+            return
+        order, lowest = self._order, self.ask.min_tier
+        left = MoneyLeft(refusal.path, refusal.per, refusal.limit or 0, refusal.remaining or 0)
+        ladder, step = capped(stage.tier, order, self.policy, left)
+        for tier in below(stage.tier, order, self.policy, lowest):
+            if self.now.downgrades:
+                yield Stage(tier, f"no money left for {stage.tier}", stepped=True, forced=True)
+            elif tier == ladder:
+                yield Stage(tier, step, stepped=True, forced=True)
+
     def among(self, stage: Stage) -> Choice:
         """Who of a tier may answer, beside the model with which the call stays."""
         named = self.ask.model if not (stage.stepped or stage.forced) else None
@@ -125,12 +152,13 @@ class Chooser:
         passed = [obstacle for _, obstacle in obstacles if obstacle is not None]
         fit = [model for model, obstacle in obstacles if obstacle is None]
         stays = None if named is not None or stage.forced else self._staying(stage, models, fit)
-        if isinstance(stays, str):
+        if isinstance(stays, Obstacle):
             passed.insert(0, stays)
         if not isinstance(stays, Candidate):
             return Choice(stage, tuple(self._in_order(stage, fit, passed)), tuple(passed))
-        rest = [model for model in fit if model is not stays.model]
-        others = self._in_order(stage, rest, [*passed, f"after {stays.model.name}"])
+        name = stays.model.name
+        rest = [model for model in fit if model.name != name]
+        others = self._in_order(stage, rest, [*passed, Obstacle(f"after {name}")])
         return Choice(stage, (stays, *others), tuple(passed))
 
     @property
@@ -162,13 +190,17 @@ class Chooser:
         allowed = order[order.index(lowest) :] if lowest is not None else order
         return next((t for t in allowed if name in self.catalog.tiers[t] and (tiers is None or t in tiers)), None)
 
-    def _obstacle(self, model: Model) -> str | None:
+    def _obstacle(self, model: Model) -> Obstacle | None:
         """Why a model cannot take the call; None where it can."""
         if (reason := forbidden(model, self.policy, self.ask.models, self.ask.data)) is not None:
-            return reason
+            return Obstacle(reason)
         if model.context_window is not None and self.input_tokens + USEFUL_OUTPUT_TOKENS > model.context_window:
-            return f"{model.name} holds {model.context_window} tokens"
-        return self.now.cooling(model.name)
+            words = f"holds {model.context_window} tokens"
+            return Obstacle(
+                f"{model.name} {words}", Failure(model.name, ContextTooLong(words), "next_larger", attempts=0)
+            )
+        cooling = self.now.cooling(model.name)
+        return None if cooling is None else Obstacle(cooling.words(), cooling)
 
     def _busy(self, model: Model) -> str | None:
         taken = self.now.in_flight.get(model.name, 0)
@@ -176,16 +208,16 @@ class Chooser:
             return None
         return f"{model.name} busy ({taken} of {model.slots} slots)"
 
-    def _in_order(self, stage: Stage, models: Sequence[Model], before: Sequence[str]) -> Iterator[Candidate]:
+    def _in_order(self, stage: Stage, models: Sequence[Model], passed: Sequence[Obstacle]) -> Iterator[Candidate]:
         """Models in the tier's order, each with what stands in the way of those before it."""
         of = f"tier {stage.tier}" if stage.tier else "no tier"
-        why, before = f"{stage.why}; " if stage.why else "", list(before)
+        why, before = f"{stage.why}; " if stage.why else "", [obstacle.words for obstacle in passed]
         for model in models:
             place = f"{', '.join(before)}, next of" if before else "first of"
             yield Candidate(stage.tier, model, f"{why}{place} {of}")
             before.append(self._busy(model) or f"after {model.name}")
 
-    def _staying(self, stage: Stage, models: Sequence[Model], fit: Sequence[Model]) -> Candidate | str | None:
+    def _staying(self, stage: Stage, models: Sequence[Model], fit: Sequence[Model]) -> Candidate | Obstacle | None:
         """The model that wrote the last answer, where the call stays with it, or why it leaves it in an exchange."""
         name = self.now.author
         tier = stage.tier if any(model.name == name for model in models) else self._earlier(stage)
@@ -196,7 +228,7 @@ class Chooser:
         if is_open(self.ask.messages):
             if obstacle is None:
                 return Candidate(tier, author, f"stays on {name}, which called the tools", held=True)
-            return f"in the middle of {name}'s tool exchange: {obstacle}"
+            return Obstacle(f"leaves {name} in a tool exchange: {obstacle.words}", obstacle.failure)
         is_lower = tier != stage.tier and self._order.index(tier) < self._order.index(stage.tier)
         if is_lower or obstacle is not None or self._busy(author) or not fit or fit[0] is author:
             return None
