@@ -24,6 +24,7 @@ from bursar.runtime.events import EventKind
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Model
 from bursar.runtime.models.causes import Failure, cause_of
+from bursar.runtime.models.health import Health
 from bursar.runtime.models.provider import ModelReply, ProviderError
 from bursar.runtime.sending import BrokenOff, request_of, sent
 from bursar.runtime.waiting import WaitingRoom
@@ -76,6 +77,7 @@ class Attempts:
         rng: random.Random,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
+        self.health = Health(clock)
         self._ledger = ledger
         self._room = room
         self._clock = clock
@@ -102,6 +104,10 @@ class Attempts:
         kept = _last_answer(ask, model, bound)
         quote = self._quote(ask, run, model, counted, bound, kept)
         errand = _Errand(run=run, ask=ask, call=call, model=model, counted=counted, quote=quote, kept_back=kept)
+        if (cooling := self.health.admit(model.name, model.timeout_s)) is not None:
+            if not self._is_short(cooling, run, alone=alone):
+                return cooling
+            await self._sleep((cooling.error.retry_after_s or 0.0) + self._rng.uniform(0, RETRY_PAUSE_S))
         attempts = 0
         while True:
             attempts += 1
@@ -120,14 +126,16 @@ class Attempts:
         run, model = errand.run, errand.model
         timeout_s = self._timeout_s(run, model)
         made = await self._reserve(errand, timeout_s)
-        if isinstance(made, Refusal):
-            return made
-        if isinstance(made, Replay):
-            return _replayed(made, errand.kept_back)
+        if isinstance(made, Refusal | Replay):
+            self.health.broken_off(model.name)
+            return made if isinstance(made, Refusal) else _replayed(made, errand.kept_back)
         errand.tell("call", errand.call.reason or "")
+        at = self._clock()
         try:
-            reply = await sent(model, request_of(errand.ask, model, made, timeout_s), on_delta)
+            request = request_of(errand.ask, model, made, timeout_s, tenant=run.scope.tenant)
+            reply = await sent(model, request, on_delta)
         except ProviderError as error:
+            self.health.failed(model.name, error, at)
             if error.billed == "no":
                 await run.ledger.release(made, note=str(error))
             else:
@@ -137,18 +145,27 @@ class Attempts:
         except BaseException as error:
             # Cancelled, for one: the caller cannot wait for the ledger any more. Only a ProviderError can tell that
             # nothing was billed.
+            self.health.broken_off(model.name)
             run.ledger.break_off(made, note=f"broken off: {type(error).__name__}")
             raise
+        self.health.answered(model.name, at)
         return await self._settle(errand, made, reply)
 
     def _pause_s(self, error: ProviderError, attempts: int, errand: _Errand, *, alone: bool) -> float | None:
         """How long to wait before the same model is asked again; None where it is not."""
-        again = cause_of(error).again
-        if attempts > errand.model.retries or again == "never" or (again == "alone" and not alone):
+        cause, model = cause_of(error), errand.model
+        if attempts > model.retries or cause.again == "never" or (cause.again == "alone" and not alone):
             return None
+        if cause.cools == "failures" and self.health.state(model.name) != "closed":
+            return None  # it failed so often that nobody asks it just now
         pause = min(RETRY_PAUSE_S * 2.0 ** (attempts - 1), RETRY_PAUSE_S_MAX)
         pause = self._rng.uniform(pause / 2, pause) if error.retry_after_s is None else error.retry_after_s
         return pause if pause <= self._patience_s(errand.run, alone=alone) else None
+
+    def _is_short(self, cooling: Failure, run: RunContext, *, alone: bool) -> bool:
+        """Whether a call waits for a model that asked for a pause."""
+        left = cooling.error.retry_after_s or 0.0
+        return cooling.cause.cools == "asked" and left <= self._patience_s(run, alone=alone)
 
     def _patience_s(self, run: RunContext, *, alone: bool) -> float:
         left = WAITED_S_MAX if run.deadline is None else (run.deadline - self._clock()).total_seconds()

@@ -18,7 +18,7 @@ class BrokenOff(BrokenStream):
     """The answer failed after a part of it was passed on: whatever the provider says, it may have been billed."""
 
 
-def request_of(ask: Ask, model: Model, made: Reservation, timeout_s: float) -> ModelRequest:
+def request_of(ask: Ask, model: Model, made: Reservation, timeout_s: float, *, tenant: str) -> ModelRequest:
     """The request that the reservation was made for."""
     return ModelRequest(
         model=model.provider_model,
@@ -32,6 +32,7 @@ def request_of(ask: Ask, model: Model, made: Reservation, timeout_s: float) -> M
         response_format=ask.response_format,
         reasoning_effort=ask.reasoning_effort,
         max_reasoning_tokens=ask.max_reasoning_tokens,
+        tenant=tenant,
         extra=ask.extra,
     )
 
