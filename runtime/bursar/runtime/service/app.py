@@ -16,8 +16,11 @@ from bursar.runtime.service.chat import chat_completions
 from bursar.runtime.service.chat_request import ChatRequest
 from bursar.runtime.service.embeddings import EmbeddingsRequest, create_embeddings
 from bursar.runtime.service.gateway import Answer, Endpoint, Gateway
+from bursar.runtime.service.messages_request import CountRequest, MessagesRequest
 from bursar.runtime.service.models import list_models, show_model
+from bursar.runtime.service.other_apis import count_tokens, messages, refused_message, responses
 from bursar.runtime.service.problems import Problem, refused
+from bursar.runtime.service.responses_request import ResponsesRequest
 from bursar.runtime.service.shapes import Body
 
 __all__ = ["Ready", "app_of"]
@@ -32,6 +35,9 @@ def app_of(gateway: Gateway, *, ready: Ready) -> FastAPI:
     add = _Adding(app, gateway)
     add("POST", "/v1/chat/completions", chat_completions, ChatRequest)
     add("POST", "/v1/embeddings", create_embeddings, EmbeddingsRequest)
+    add("POST", "/v1/responses", responses, ResponsesRequest)
+    add("POST", "/v1/messages", messages, MessagesRequest, refuse=refused_message)
+    add("POST", "/v1/messages/count_tokens", count_tokens, CountRequest, refuse=refused_message)
     add("GET", "/v1/models", list_models)
     add("GET", "/v1/models/{model:path}", show_model)
 

@@ -28,6 +28,7 @@ def asked(chat: Mapping[str, Any], offer: Offer, *, node: str, digest: str, excl
         temperature=chat.get("temperature"),
         response_format=chat.get("response_format"),
         reasoning_effort=chat.get("reasoning_effort"),
+        max_reasoning_tokens=chat.get("max_reasoning_tokens"),
         max_output_tokens=chat.get("max_completion_tokens") or chat.get("max_tokens"),
         extra={key: chat[key] for key in _SENT_ON if chat.get(key) is not None},
         digest=digest,

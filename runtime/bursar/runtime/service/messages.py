@@ -7,9 +7,10 @@ from typing import Any
 
 from bursar.budget.usage import Usage
 from bursar.runtime.service.calls import Answered
+from bursar.runtime.service.problems import Problem
 from bursar.runtime.service.segments import Segment, Segments
 
-__all__ = ["block_of", "message_of", "opened", "stop_of", "usage_of"]
+__all__ = ["block_of", "error_of", "message_of", "opened", "stop_of", "usage_of"]
 
 _STOP_REASONS = {
     "stop": "end_turn",
@@ -18,6 +19,19 @@ _STOP_REASONS = {
     "content_filter": "refusal",
 }
 """Anthropic's words by those of chat completions; any other word is a turn's end."""
+
+
+_ERRORS = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+"""Anthropic's kinds of error by their status; any other is the request's or, from 500 on, the API's."""
 
 
 def message_of(model: str, own: str, answer: Answered) -> dict[str, Any]:
@@ -80,6 +94,12 @@ def usage_of(usage: Usage | None) -> dict[str, Any]:
         "output_tokens": usage.output_tokens,
         "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
     }
+
+
+def error_of(problem: Problem) -> dict[str, Any]:
+    """A problem in Anthropic's words, with RFC 9457's members beside them, `type` aside."""
+    kind = _ERRORS.get(problem.status, "api_error" if problem.status >= 500 else "invalid_request_error")
+    return {**problem.body(), "type": "error", "error": {"type": kind, "message": problem.detail}}
 
 
 def _input(arguments: str) -> dict[str, Any]:

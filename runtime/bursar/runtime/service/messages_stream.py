@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bursar.runtime.service.calls import Answered
-from bursar.runtime.service.messages import block_of, opened, stop_of, usage_of
+from bursar.runtime.service.messages import block_of, error_of, opened, stop_of, usage_of
+from bursar.runtime.service.problems import Problem
 from bursar.runtime.service.segments import Change, Segment, Segments
 
 __all__ = ["MessageEvents"]
@@ -46,6 +47,10 @@ class MessageEvents:
         stop = stop_of(answer.finish_reason, called=self._called)
         yield {"type": "message_delta", "delta": stop, "usage": usage_of(answer.usage)}
         yield {"type": "message_stop"}
+
+    def fail(self, problem: Problem) -> Iterator[Event]:
+        """The event of an answer that broke off."""
+        yield error_of(problem)
 
     def _told(self, change: Change) -> Event:
         segment = change.segment

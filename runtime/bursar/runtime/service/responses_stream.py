@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bursar.runtime.service.calls import Answered
+from bursar.runtime.service.problems import Problem
 from bursar.runtime.service.responses import Opening, completed, item_id, item_of, part_of
 from bursar.runtime.service.segments import Change, Segment, Segments
 
@@ -47,9 +48,9 @@ class ResponseEvents:
         response = completed(self._opening, self._output, answer)
         yield self._event(f"response.{response['status']}", response=response)
 
-    def fail(self, message: str) -> Iterator[Event]:
+    def fail(self, problem: Problem) -> Iterator[Event]:
         """The event of an answer that broke off."""
-        error = {"code": "server_error", "message": message}
+        error = {"code": "rate_limit_exceeded" if problem.status == 429 else "server_error", "message": problem.detail}
         yield self._event("response.failed", response=self._opening.response("failed", self._output) | {"error": error})
 
     def _told(self, change: Change) -> Iterator[Event]:

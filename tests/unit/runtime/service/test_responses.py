@@ -17,6 +17,7 @@ from bursar.budget.usage import Usage
 from bursar.runtime.models.provider import BadReply
 from bursar.runtime.service.calls import Answered
 from bursar.runtime.service.errors import BadRequest
+from bursar.runtime.service.problems import Problem
 from bursar.runtime.service.responses import Opening, response_of
 from bursar.runtime.service.responses_request import ResponsesRequest, chat_body
 from bursar.runtime.service.responses_stream import ResponseEvents
@@ -123,7 +124,7 @@ def test_a_provider_that_goes_back_to_an_earlier_call_is_not_believed() -> None:
 def test_an_answer_that_broke_off_ends_in_an_event_that_says_so() -> None:
     events = ResponseEvents(opening())
     list(events.begin())
-    [event] = events.fail("the answer broke off")
+    [event] = events.fail(Problem(status=502, code="broken_stream", detail="the answer broke off"))
     assert EVENTS.validate_python(event).response.error.message == "the answer broke off"
 
 

@@ -1,0 +1,75 @@
+"""`POST /v1/responses`, `/v1/messages` and its count of tokens: chat completions for clients of these APIs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import orjson
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from bursar.runtime.service.gateway import Gateway, Incoming
+from bursar.runtime.service.headers import of_answer
+from bursar.runtime.service.messages import error_of, message_of
+from bursar.runtime.service.messages_request import CountRequest, MessagesRequest, chat_prompt
+from bursar.runtime.service.messages_request import chat_body as chat_of_messages
+from bursar.runtime.service.messages_stream import MessageEvents
+from bursar.runtime.service.problems import Problem
+from bursar.runtime.service.responses import Opening, response_of
+from bursar.runtime.service.responses_request import ResponsesRequest
+from bursar.runtime.service.responses_request import chat_body as chat_of_responses
+from bursar.runtime.service.responses_stream import ResponseEvents
+from bursar.runtime.service.shapes import read_body
+from bursar.runtime.service.typed_events import stream
+
+__all__ = ["count_tokens", "messages", "refused_message", "responses"]
+
+
+async def responses(gateway: Gateway, request: Incoming) -> ASGIApp:
+    """Answer a request of OpenAI's Responses API."""
+    asked = read_body(ResponsesRequest, request.body)
+    chat, created_s = chat_of_responses(asked), int(time.time())
+
+    def opening(call_id: str) -> Opening:
+        return Opening(request=asked, own=_own(call_id), created_s=created_s)
+
+    if asked.stream:
+        return await stream(gateway, request, chat, lambda call_id: ResponseEvents(opening(call_id)))
+    answered = await gateway.calls.answer(request.caller, chat, request.where, request.idempotency_key)
+    gateway.metrics.answered(request.caller, answered)
+    return _json(response_of(opening(answered.id), answered), headers=of_answer(answered))
+
+
+async def messages(gateway: Gateway, request: Incoming) -> ASGIApp:
+    """Answer a request of Anthropic's Messages API."""
+    asked = read_body(MessagesRequest, request.body)
+    chat = chat_of_messages(asked)
+    if asked.stream:
+        return await stream(gateway, request, chat, lambda call_id: MessageEvents(asked.model, _own(call_id)))
+    answered = await gateway.calls.answer(request.caller, chat, request.where, request.idempotency_key)
+    gateway.metrics.answered(request.caller, answered)
+    return _json(message_of(asked.model, _own(answered.id), answered), headers=of_answer(answered))
+
+
+async def count_tokens(gateway: Gateway, request: Incoming) -> ASGIApp:
+    """Count what a request to `messages` would read, as it is counted for its reservation; costs nothing."""
+    asked = read_body(CountRequest, request.body)
+    gateway.names.resolve(request.caller, asked.model)
+    prompt = chat_prompt(asked)
+    counter = request.caller.run.calls.counter
+    return _json({"input_tokens": counter.count_request(prompt["messages"], prompt.get("tools", ()))})
+
+
+def refused_message(problem: Problem) -> Response:
+    """A problem as Anthropic's API tells it."""
+    return _json(error_of(problem), problem.status, problem.headers)
+
+
+def _own(call_id: str) -> str:
+    """What tells this call from every other, without the prefix that says what it is."""
+    return call_id.partition("_")[2]
+
+
+def _json(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(content), status, headers, "application/json")
