@@ -21,6 +21,7 @@ from bursar.budget.testing import Clock
 from bursar.budget.usage import Usage
 from bursar.runtime.config import Config
 from bursar.runtime.models.catalog import Catalog
+from bursar.runtime.models.dialect import OPENAI
 from bursar.runtime.models.provider import ModelRequest, NotSent
 from bursar.runtime.models.wire import body_of
 from bursar.runtime.tenants import declare_budgets, require_prices
@@ -88,7 +89,7 @@ def test_a_model_reserves_for_the_service_tier_that_it_is_asked_for() -> None:
 def body(name: str, **extra: Any) -> Mapping[str, Any]:
     provider: Any = Catalog(config()).model(name).provider
     request = ModelRequest(model="m", messages=TEXT, max_output_tokens=5, timeout_s=1, extra=extra)
-    return body_of(request, "max_tokens", provider._tier)
+    return body_of(request, "max_tokens", OPENAI, provider._tier)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from bursar.budget.errors import ConfigError
 from bursar.budget.usage import Usage
 from bursar.runtime.models import provider as tree
+from bursar.runtime.models.dialect import OPENAI
 from bursar.runtime.models.failures import EXCERPT_CHARACTERS, excerpt, provider_error
 from bursar.runtime.models.litellm_sdk import LiteLLMProvider
 from bursar.runtime.models.openai_sdk import OpenAIProvider
@@ -339,24 +340,26 @@ class TestStream:
 
 class TestRequest:
     def test_the_body_carries_the_bound_under_the_servers_name_for_it(self) -> None:
-        assert body_of(request(), "max_tokens") == {"model": "m", "messages": QUESTION, "max_tokens": 50}
-        assert body_of(request(), "max_completion_tokens")["max_completion_tokens"] == 50
+        assert body_of(request(), "max_tokens", OPENAI) == {"model": "m", "messages": QUESTION, "max_tokens": 50}
+        assert body_of(request(), "max_completion_tokens", OPENAI)["max_completion_tokens"] == 50
 
     def test_other_parameters_pass_unchanged(self) -> None:
         tools = [{"type": "function", "function": {"name": "search"}}]
         body = body_of(
-            request(tools=tools, tool_choice="auto", stop=["END"], temperature=0.0, extra={"seed": 7}), "max_tokens"
+            request(tools=tools, tool_choice="auto", stop=["END"], temperature=0.0, extra={"seed": 7}),
+            "max_tokens",
+            OPENAI,
         )
         assert body["tools"] == tools
         assert (body["tool_choice"], body["stop"], body["temperature"], body["seed"]) == ("auto", ["END"], 0.0, 7)
 
     def test_a_tool_choice_without_tools_is_not_sent(self) -> None:
-        assert "tool_choice" not in body_of(request(tool_choice="required"), "max_tokens")
+        assert "tool_choice" not in body_of(request(tool_choice="required"), "max_tokens", OPENAI)
 
     @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n", "stream", "model", "messages"])
     def test_extra_parameters_cannot_escape_the_reservation(self, name: str) -> None:
         with pytest.raises(NotSent, match=name):
-            body_of(request(extra={name: 1}), "max_tokens")
+            body_of(request(extra={name: 1}), "max_tokens", OPENAI)
 
     @pytest.mark.parametrize("name", ["fallbacks", "num_retries", "api_key", "mock_response", "timeout"])
     async def test_litellms_own_arguments_are_no_extra_parameters(self, name: str) -> None:

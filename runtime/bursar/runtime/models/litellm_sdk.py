@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, ClassVar, NoReturn, TypeVar
 from weakref import WeakSet
 
+from bursar.runtime.models.dialect import dialect_of
 from bursar.runtime.models.embeddings import embedding_body, ranking_of, rerank_body, vectors_of
 from bursar.runtime.models.failures import provider_error
 from bursar.runtime.models.provider import (
@@ -119,7 +120,7 @@ class LiteLLMProvider:
         litellm = await _imported()
         deadline = asyncio.get_running_loop().time() + request.timeout_s
         async with asyncio.timeout_at(deadline):
-            stream = await litellm.acompletion(**arguments)
+            stream = await litellm.acompletion(**_understood(litellm, arguments))
         async with aclosing(stream):
             while True:
                 async with asyncio.timeout_at(deadline):
@@ -136,7 +137,7 @@ class LiteLLMProvider:
         try:
             litellm = await _imported()
             async with asyncio.timeout(timeout_s):
-                answer = await getattr(litellm, operation)(**arguments)
+                answer = await getattr(litellm, operation)(**_understood(litellm, arguments))
             return read(answer.model_dump())
         except Exception as error:
             raise self._failure(error, before) from error
@@ -144,7 +145,8 @@ class LiteLLMProvider:
     def _arguments(self, request: ModelRequest) -> dict[str, Any]:
         # Else litellm imports its proxy for every call with tools, to run MCP tools and further calls by itself.
         alone = {"_skip_mcp_handler": True}
-        return self._own_arguments(request, body_of(request, "max_tokens", self._tier)) | alone
+        dialect = dialect_of(self._provider, request.model)
+        return self._own_arguments(request, body_of(request, "max_tokens", dialect, self._tier)) | alone
 
     def _own_arguments(
         self, request: ModelRequest | EmbedRequest | RerankRequest, body: Mapping[str, Any]
@@ -174,6 +176,13 @@ def _refused_by_litellm(error: Exception, before: BaseException | None) -> type[
         return AuthFailed
     unsent = error.__cause__ is None and error.__context__ in (None, before)
     return RequestRefused if unsent and isinstance(error, litellm.BadRequestError) else None
+
+
+def _understood(litellm: Any, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arguments without a cap on thinking, where the model does not think at all: it is within any cap."""
+    if "thinking" not in arguments or "thinking" in litellm.get_supported_openai_params(arguments["model"]):
+        return arguments
+    return {key: value for key, value in arguments.items() if key != "thinking"}
 
 
 def _said(chunk: dict[str, Any], stream: Any) -> dict[str, Any]:

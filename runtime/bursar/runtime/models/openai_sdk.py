@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from bursar.runtime.models.dialect import OPENAI, OPENAI_COMPATIBLE
 from bursar.runtime.models.embeddings import embedding_body, ranking_of, rerank_body, vectors_of
 from bursar.runtime.models.failures import provider_error
 from bursar.runtime.models.provider import (
@@ -114,7 +115,8 @@ class OpenAIProvider:
                 await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(client.close(), loop))
 
     def _body(self, request: ModelRequest) -> dict[str, Any]:
-        return body_of(request, self._bound, self._tier)
+        dialect = OPENAI if self._bound == "max_completion_tokens" else OPENAI_COMPATIBLE
+        return body_of(request, self._bound, dialect, self._tier)
 
     async def _asked(self, path: str, body: Mapping[str, Any], timeout_s: float, read: Callable[[Any], T]) -> T:
         """What `read` finds in the answer to one POST, as parsed JSON; raises ProviderError."""

@@ -20,7 +20,8 @@ COUNT_TIMEOUT_S = 5.0
 class VLLMProvider(OpenAIProvider):
     """One vLLM server. An adapter is named as the model, as the server lists it.
 
-    Cached tokens are in `usage` only where the server runs with `--enable-prompt-tokens-details`.
+    Cached tokens are in `usage` only where the server runs with `--enable-prompt-tokens-details`. A cap on thinking
+    needs a server with `--reasoning-parser`; any other refuses it.
     """
 
     def __init__(self, api_key: str | None, api_base: str, *, priority: int | None = None) -> None:
@@ -39,7 +40,9 @@ class VLLMProvider(OpenAIProvider):
     def _body(self, request: ModelRequest) -> dict[str, Any]:
         salt = {"cache_salt": self._salt(request.tenant)} if request.tenant is not None else {}
         priority = {"priority": self._priority} if self._priority is not None else {}
-        return super()._body(request) | salt | priority
+        cap = request.max_reasoning_tokens
+        thinking = {"thinking_token_budget": min(cap, request.max_output_tokens)} if cap is not None else {}
+        return super()._body(request) | salt | priority | thinking
 
     def _salt(self, tenant: str) -> str:
         """The same in every process that knows the server's key, and no name that others could read or guess."""

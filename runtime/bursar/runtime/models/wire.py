@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from bursar.budget.errors import ConfigError
 from bursar.budget.pricing.usage_shapes import openai_chat
 from bursar.budget.usage import Usage
+from bursar.runtime.models.dialect import Dialect
 from bursar.runtime.models.failures import excerpt
 from bursar.runtime.models.provider import BadReply, BrokenStream, ModelReply, ModelRequest, NotSent
+from bursar.runtime.models.thoughts import Thoughts
 
 if TYPE_CHECKING:
     import httpx
@@ -59,23 +61,36 @@ def checked_key(api_key: str | None) -> str | None:
     return api_key or None
 
 
-def body_of(request: ModelRequest, bound: OutputBound, service_tier: str | None = None) -> dict[str, Any]:
-    """The request's body; raises NotSent where `extra` would escape the reservation."""
+def body_of(
+    request: ModelRequest, bound: OutputBound, dialect: Dialect, service_tier: str | None = None
+) -> dict[str, Any]:
+    """The request's body; raises NotSent where `extra` would escape the reservation.
+
+    Its parts stand in the order in which providers cache them: tools, then the messages, then what may change from
+    turn to turn. So the body of a next turn begins as the one before.
+    """
     if taken := sorted(_RESERVED & request.extra.keys()):
         raise NotSent(
             f"extra: {', '.join(taken)} would change what the call can cost after it was reserved; "
             "use the request's own fields, such as max_output_tokens, or the model's service_tier"
         )
+    tools = {"tools": [*request.tools]} if request.tools else {}
     optional = {
-        "tools": [*request.tools] or None,
         "tool_choice": request.tool_choice if request.tools else None,
         "stop": request.stop or None,
         "temperature": request.temperature,
         "response_format": request.response_format,
         "service_tier": service_tier,
+        **dialect.thinking(request),
     }
-    body = {"model": request.model, "messages": [*request.messages], bound: request.max_output_tokens}
-    return {**request.extra, **body, **{key: value for key, value in optional.items() if value is not None}}
+    return {
+        **request.extra,
+        "model": request.model,
+        **tools,
+        "messages": dialect.messages(request),
+        bound: request.max_output_tokens,
+        **{key: value for key, value in optional.items() if value is not None},
+    }
 
 
 def request_timeout(timeout_s: float) -> httpx.Timeout:
@@ -112,11 +127,18 @@ def reply_of(answer: Any) -> ModelReply:
         calls = [_tool_call(call, f"call_{response_id}_{i}") for i, call in enumerate(message.get("tool_calls") or ())]
         content = message.get("content")
         text = _text(message.get("refusal") if content is None else content)
+        thoughts = Thoughts()
+        thoughts.add(message)
         finish_reason = choice.get("finish_reason") or ("tool_calls" if calls else "stop")
     except (LookupError, TypeError, AttributeError):
         raise BadReply(f"expected a chat completion, not {excerpt(_json(answer))}") from None
     return ModelReply(
-        message={"role": "assistant", "content": text, **({"tool_calls": calls} if calls else {})},
+        message={
+            "role": "assistant",
+            "content": text,
+            **thoughts.whole(),
+            **({"tool_calls": calls} if calls else {}),
+        },
         usage=usage_of(answer.get("usage"), answer.get("service_tier")),
         finish_reason=finish_reason,
         response_id=response_id,
@@ -137,6 +159,7 @@ class StreamedAnswer:
     def __init__(self) -> None:
         self.started = False
         self._text: list[str] = []
+        self._thoughts = Thoughts()
         self._calls: dict[int, dict[str, Any]] = {}
         self._finish_reason: str | None = None
         self._id: str | None = None
@@ -144,7 +167,7 @@ class StreamedAnswer:
         self._service_tier: object = None
 
     def add(self, chunk: Any) -> dict[str, Any] | None:
-        """Take a chunk, as parsed JSON; return what it adds to `content` and `tool_calls`, None where it adds nothing.
+        """Take a chunk, as parsed JSON; return what it adds to text, thoughts and `tool_calls`, None for nothing.
 
         Raises BadReply for what is no chunk.
         """
@@ -159,11 +182,12 @@ class StreamedAnswer:
             self._finish_reason = choices[0].get("finish_reason") or self._finish_reason
             self.started = self.started or bool(delta or self._finish_reason)
             self._text.append(delta.get("content") or delta.get("refusal") or "")
+            thought = self._thoughts.add(delta)
             for part in delta.get("tool_calls") or ():
                 self._add_call(part)
         except (LookupError, TypeError, AttributeError):
             raise BadReply(f"expected a chunk of a chat completion, not {excerpt(_json(chunk))}") from None
-        return {key: delta[key] for key in ("content", "tool_calls") if delta.get(key)} or None
+        return {key: delta[key] for key in ("content", "tool_calls") if delta.get(key)} | thought or None
 
     def reply(self) -> ModelReply:
         """The whole answer; raises BrokenStream where its end is missing, BadReply where nothing came."""
@@ -171,7 +195,8 @@ class StreamedAnswer:
             raise BadReply("expected a stream of chunks, but none came")
         if self._finish_reason is None:
             raise BrokenStream("the stream ended without a finish_reason")
-        message = {"content": "".join(self._text) or None, "tool_calls": [*self._calls.values()]}
+        calls = [*self._calls.values()]
+        message = {"content": "".join(self._text) or None, "tool_calls": calls, **self._thoughts.whole()}
         choice = {"message": message, "finish_reason": self._finish_reason}
         return reply_of({"id": self._id, "choices": [choice], "usage": self._usage, "service_tier": self._service_tier})
 
@@ -183,6 +208,8 @@ class StreamedAnswer:
         call = self._calls.setdefault(index, {"id": None, "function": {"name": None, "arguments": ""}})
         function, known = part.get("function") or {}, call["function"]
         call["id"] = call["id"] or part.get("id")
+        if signed := part.get("provider_specific_fields"):
+            call["provider_specific_fields"] = signed
         known["name"] = known["name"] or function.get("name")
         known["arguments"] += function.get("arguments") or ""
 
@@ -193,10 +220,12 @@ def _tool_call(call: Mapping[str, Any], default_id: str) -> dict[str, Any]:
         raise TypeError
     arguments = function.get("arguments") or "{}"
     arguments = arguments if isinstance(arguments, str) else json.dumps(arguments)
+    signed = call.get("provider_specific_fields")  # Gemini's signature of its thoughts, which it wants back
     return {
         "id": call.get("id") or default_id,
         "type": "function",
         "function": {"name": function["name"], "arguments": _whole(arguments)},
+        **({"provider_specific_fields": signed} if signed else {}),
     }
 
 

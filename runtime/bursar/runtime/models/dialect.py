@@ -1,0 +1,150 @@
+"""What each provider understands of a request in OpenAI's shape: cache marks, earlier thoughts, images, thinking.
+
+What one provider needs, another refuses, bills or drops without a word. So it is taken out, or the call is refused,
+before anything is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bursar.runtime.models.provider import Message, ModelRequest, NotSent
+
+__all__ = ["OPENAI", "OPENAI_COMPATIBLE", "Dialect", "dialect_of"]
+
+EFFORT_TOKENS: Mapping[str, int] = {"minimal": 1_024, "low": 1_024, "medium": 2_048, "high": 4_096}
+"""What an effort is in tokens, for models that are given tokens; any other word is as much as `high`."""
+
+MARK = {"type": "ephemeral"}
+
+_STATE = frozenset({"reasoning_content", "thinking_blocks", "cache_control"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """What one provider understands."""
+
+    cache_marks: bool = False
+    """Whether it caches up to `cache_control` marks; any other caches by itself, and some would refuse them."""
+
+    own_marks: bool = False
+    """Whether marks that the caller made are sent on, though none are made here."""
+
+    thoughts: frozenset[str] = frozenset()
+    """Which of `reasoning_content` and `thinking_blocks` an earlier answer's message may carry."""
+
+    signed_calls: bool = False
+    """Whether tool calls carry the provider's signatures, which it wants back."""
+
+    effort: bool = True
+    """Whether it can be told how hard to think."""
+
+    thinking_tokens_min: int | None = None
+    """The least number of tokens to think with that it takes; None where it takes no number."""
+
+    images: bool = True
+
+    def messages(self, request: ModelRequest) -> list[Message]:
+        """The request's messages as this provider takes them; raises NotSent for images that it cannot see."""
+        messages = [self._message(message) for message in request.messages]
+        return _marked(messages, going_on=bool(request.tools)) if self.cache_marks else messages
+
+    def thinking(self, request: ModelRequest) -> dict[str, Any]:
+        """The parameters that ask for thinking, always less than the output that was reserved."""
+        effort, cap = request.reasoning_effort if self.effort else None, request.max_reasoning_tokens
+        given = {"reasoning_effort": effort} if effort is not None else {}
+        if self.thinking_tokens_min is None or effort == "none" or (effort is None and cap is None):
+            return given
+        wanted = request.max_output_tokens - 1
+        if effort is not None:
+            wanted = min(wanted, EFFORT_TOKENS.get(effort, EFFORT_TOKENS["high"]))
+        tokens = wanted if cap is None else min(wanted, cap)
+        if tokens < self.thinking_tokens_min:
+            return {}
+        return {**given, "thinking": {"type": "enabled", "budget_tokens": tokens}}
+
+    def _message(self, message: Message) -> Message:
+        content, calls = message.get("content"), message.get("tool_calls")
+        if isinstance(content, list):
+            message = {**message, "content": [self._part(part) for part in content]}
+        if not _STATE.isdisjoint(message):
+            message = {key: value for key, value in message.items() if key not in _STATE or self._takes(key)}
+        if calls and not self.signed_calls:
+            message = {**message, "tool_calls": [_unsigned(call) for call in calls]}
+        return message
+
+    def _part(self, part: Any) -> Any:
+        if not isinstance(part, Mapping):
+            return part
+        if part.get("type") == "image_url" and not self.images:
+            raise NotSent("the provider reads no images")
+        if "cache_control" in part and not self._takes("cache_control"):
+            return {key: value for key, value in part.items() if key != "cache_control"}
+        return part
+
+    def _takes(self, key: str) -> bool:
+        return key in self.thoughts or (key == "cache_control" and (self.cache_marks or self.own_marks))
+
+
+OPENAI = Dialect()
+OPENAI_COMPATIBLE = Dialect(thoughts=frozenset({"reasoning_content"}), own_marks=True)
+
+_CLAUDE = Dialect(
+    cache_marks=True, thoughts=frozenset({"reasoning_content", "thinking_blocks"}), thinking_tokens_min=1_024
+)
+_GEMINI = Dialect(thoughts=frozenset({"reasoning_content"}), signed_calls=True, thinking_tokens_min=0)
+"""Without marks: litellm would make a cache of its own for them, by requests that nobody reserved."""
+
+_OTHERS: Mapping[str, Dialect] = {
+    "gemini": _GEMINI,
+    "vertex_ai": _GEMINI,
+    "bedrock": Dialect(cache_marks=True),  # of models without a cache, litellm takes the marks away
+    "deepseek": Dialect(thoughts=frozenset({"reasoning_content"}), images=False),
+    "openrouter": OPENAI_COMPATIBLE,
+}
+_MAGISTRAL = Dialect(effort=False)
+"""It always thinks; asked how hard, litellm would write a prompt of its own into the call."""
+
+
+def dialect_of(provider: str, model: str) -> Dialect:
+    """What a model understands, by litellm's name of its provider."""
+    if provider == "anthropic" or (provider in ("bedrock", "vertex_ai", "azure_ai") and "claude" in model):
+        return _CLAUDE
+    if "magistral" in model:
+        return _MAGISTRAL
+    return _OTHERS.get(provider, OPENAI)
+
+
+def _marked(messages: list[Message], *, going_on: bool) -> list[Message]:
+    """The messages with marks at the end of what stays the same: after the system's, and after all where it goes on.
+
+    Nothing is marked where the caller has marked something.
+    """
+    if any(map(_has_mark, messages)):
+        return messages
+    roles = [message.get("role") for message in messages]
+    system = [place for place, role in enumerate(roles) if role in ("system", "developer")]
+    ends = {*system[-1:], *([len(messages) - 1] if going_on or "assistant" in roles else [])}
+    return [_with_mark(message) if place in ends else message for place, message in enumerate(messages)]
+
+
+def _has_mark(message: Message) -> bool:
+    content = message.get("content")
+    return "cache_control" in message or (
+        isinstance(content, list) and any("cache_control" in part for part in content)
+    )
+
+
+def _with_mark(message: Message) -> Message:
+    content = message.get("content")
+    if isinstance(content, list) and content:
+        return {**message, "content": [*content[:-1], {**content[-1], "cache_control": MARK}]}
+    if isinstance(content, str) and content:
+        return {**message, "content": [{"type": "text", "text": content, "cache_control": MARK}]}
+    return message
+
+
+def _unsigned(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {key: value for key, value in call.items() if key != "provider_specific_fields"}
