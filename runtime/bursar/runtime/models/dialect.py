@@ -7,7 +7,7 @@ before anything is sent.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bursar.runtime.models.provider import Message, ModelRequest, NotSent
@@ -57,7 +57,7 @@ class Dialect:
         given = {"reasoning_effort": effort} if effort is not None else {}
         if self.thinking_tokens_min is None or effort == "none" or (effort is None and cap is None):
             return given
-        wanted = request.max_output_tokens - 1
+        wanted = request.max_output_tokens * 3 // 4  # the rest is for the answer
         if effort is not None:
             wanted = min(wanted, EFFORT_TOKENS.get(effort, EFFORT_TOKENS["high"]))
         tokens = wanted if cap is None else min(wanted, cap)
@@ -88,20 +88,20 @@ class Dialect:
         return key in self.thoughts or (key == "cache_control" and (self.cache_marks or self.own_marks))
 
 
-OPENAI = Dialect()
-OPENAI_COMPATIBLE = Dialect(thoughts=frozenset({"reasoning_content"}), own_marks=True)
+_ALOUD = frozenset({"reasoning_content"})
 
-_CLAUDE = Dialect(
-    cache_marks=True, thoughts=frozenset({"reasoning_content", "thinking_blocks"}), thinking_tokens_min=1_024
-)
-_GEMINI = Dialect(thoughts=frozenset({"reasoning_content"}), signed_calls=True, thinking_tokens_min=0)
+OPENAI = Dialect()
+OPENAI_COMPATIBLE = Dialect(thoughts=_ALOUD, own_marks=True)
+
+_CLAUDE = Dialect(cache_marks=True, thoughts=_ALOUD | {"thinking_blocks"}, thinking_tokens_min=1_024)
+_GEMINI = Dialect(thoughts=_ALOUD, signed_calls=True, thinking_tokens_min=0)
 """Without marks: litellm would make a cache of its own for them, by requests that nobody reserved."""
 
 _OTHERS: Mapping[str, Dialect] = {
     "gemini": _GEMINI,
     "vertex_ai": _GEMINI,
     "bedrock": Dialect(cache_marks=True),  # of models without a cache, litellm takes the marks away
-    "deepseek": Dialect(thoughts=frozenset({"reasoning_content"}), images=False),
+    "deepseek": Dialect(thoughts=_ALOUD, images=False),
     "openrouter": OPENAI_COMPATIBLE,
 }
 _MAGISTRAL = Dialect(effort=False)
@@ -114,6 +114,8 @@ def dialect_of(provider: str, model: str) -> Dialect:
         return _CLAUDE
     if "magistral" in model:
         return _MAGISTRAL
+    if "gemini-3" in model:
+        return replace(_GEMINI, thinking_tokens_min=None)  # it takes an effort, but no number
     return _OTHERS.get(provider, OPENAI)
 
 
