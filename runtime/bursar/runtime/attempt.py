@@ -72,12 +72,13 @@ class Attempts:
         self,
         ledger: LedgerThread,
         room: WaitingRoom,
+        health: Health,
         *,
         clock: Callable[[], datetime],
         rng: random.Random,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        self.health = Health(clock)
+        self._health = health
         self._ledger = ledger
         self._room = room
         self._clock = clock
@@ -104,7 +105,7 @@ class Attempts:
         kept = _last_answer(ask, model, bound)
         quote = self._quote(ask, run, model, counted, bound, kept)
         errand = _Errand(run=run, ask=ask, call=call, model=model, counted=counted, quote=quote, kept_back=kept)
-        if (cooling := self.health.admit(model.name, model.timeout_s)) is not None:
+        if (cooling := self._health.admit(model.name, model.timeout_s)) is not None:
             if not self._is_short(cooling, run, alone=alone):
                 return cooling
             await self._sleep((cooling.error.retry_after_s or 0.0) + self._rng.uniform(0, RETRY_PAUSE_S))
@@ -127,7 +128,7 @@ class Attempts:
         timeout_s = self._timeout_s(run, model)
         made = await self._reserve(errand, timeout_s)
         if isinstance(made, Refusal | Replay):
-            self.health.broken_off(model.name)
+            self._health.broken_off(model.name)
             return made if isinstance(made, Refusal) else _replayed(made, errand.kept_back)
         errand.tell("call", errand.call.reason or "")
         at = self._clock()
@@ -135,7 +136,7 @@ class Attempts:
             request = request_of(errand.ask, model, made, timeout_s, tenant=run.scope.tenant)
             reply = await sent(model, request, on_delta)
         except ProviderError as error:
-            self.health.failed(model.name, error, at)
+            self._health.failed(model.name, error, at)
             if error.billed == "no":
                 await run.ledger.release(made, note=str(error))
             else:
@@ -145,10 +146,10 @@ class Attempts:
         except BaseException as error:
             # Cancelled, for one: the caller cannot wait for the ledger any more. Only a ProviderError can tell that
             # nothing was billed.
-            self.health.broken_off(model.name)
+            self._health.broken_off(model.name)
             run.ledger.break_off(made, note=f"broken off: {type(error).__name__}")
             raise
-        self.health.answered(model.name, at)
+        self._health.answered(model.name, at)
         return await self._settle(errand, made, reply)
 
     def _pause_s(self, error: ProviderError, attempts: int, errand: _Errand, *, alone: bool) -> float | None:
@@ -156,7 +157,7 @@ class Attempts:
         cause, model = cause_of(error), errand.model
         if attempts > model.retries or cause.again == "never" or (cause.again == "alone" and not alone):
             return None
-        if cause.cools == "failures" and self.health.state(model.name) != "closed":
+        if cause.cools == "failures" and self._health.state(model.name) != "closed":
             return None  # it failed so often that nobody asks it just now
         pause = min(RETRY_PAUSE_S * 2.0 ** (attempts - 1), RETRY_PAUSE_S_MAX)
         pause = self._rng.uniform(pause / 2, pause) if error.retry_after_s is None else error.retry_after_s

@@ -18,6 +18,7 @@ from bursar.runtime.attempt import Attempts
 from bursar.runtime.context import RunContext
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Catalog
+from bursar.runtime.models.health import Health
 from bursar.runtime.models.tokens import TokenCounter
 from bursar.runtime.paid_embedding import PaidEmbeddings
 from bursar.runtime.routing.allow import Policy
@@ -36,6 +37,7 @@ class PaidCalls:
         ledger: LedgerThread,
         catalog: Catalog,
         router: Router,
+        health: Health,
         *,
         clock: Callable[[], datetime],
         rng: random.Random,
@@ -45,7 +47,7 @@ class PaidCalls:
         self._router = router
         self._clock = clock
         self.counter = TokenCounter()
-        self._attempts = Attempts(ledger, WaitingRoom(rng), clock=clock, rng=rng, sleep=sleep)
+        self._attempts = Attempts(ledger, WaitingRoom(rng), health, clock=clock, rng=rng, sleep=sleep)
         self.embeddings = PaidEmbeddings(catalog, self._attempts, self.counter, self._stop)
 
     async def make(self, run: RunContext, ask: Ask, call_id: str, on_delta: Delta | None = None) -> PaidReply:

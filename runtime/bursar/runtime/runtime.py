@@ -30,11 +30,14 @@ from bursar.runtime.events import Event
 from bursar.runtime.execution import graph_config, question
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Catalog
+from bursar.runtime.models.health import Health
 from bursar.runtime.opening import open_ledger
 from bursar.runtime.paid_call import PaidCalls
+from bursar.runtime.routing.needs import require, tiers_named
 from bursar.runtime.routing.router import Router
 from bursar.runtime.runs.records import Record, Records, new_run_id, run_path
 from bursar.runtime.runs.run import Interrupt, Run
+from bursar.runtime.sharing import sharing
 from bursar.runtime.side_loop import SideLoop
 from bursar.runtime.tenants import require_prices, require_team, tenant_of
 from bursar.runtime.work import Source, Work, work_of
@@ -67,7 +70,9 @@ class Runtime:
         self.clock = self._clock = clock
         self._records = records
         self._checkpointer = checkpointer
-        calls = PaidCalls(ledger, catalog, Router(config, catalog), clock=clock, rng=rng, sleep=sleep)
+        self.health = Health(clock)
+        router = Router(config, catalog, cooling=self.health.cooling)
+        calls = PaidCalls(ledger, catalog, router, self.health, clock=clock, rng=rng, sleep=sleep)
         holder = f"{socket.gethostname()}:{os.getpid()}:{rng.getrandbits(32):08x}"
         self._side_loop = SideLoop()
         self._engine = Engine(config, ledger, records, calls, self._side_loop, checkpointer, holder=holder, clock=clock)
@@ -102,7 +107,7 @@ class Runtime:
                 rng = rng or random.Random()  # noqa: S311 - it spreads retries, and keeps no secret
                 runtime = cls(read, thread, records, catalog, checkpointer, clock=clock, rng=rng, sleep=sleep)
                 own_rng = random.Random(rng.getrandbits(64))  # noqa: S311 - calls draw the same numbers without it
-                async with telling(ledger.alerts, endpoints, rng=own_rng):
+                async with telling(ledger.alerts, endpoints, rng=own_rng), sharing(runtime.health, thread):
                     alive = asyncio.create_task(runtime._engine.stay_alive())
                     try:
                         yield runtime
@@ -264,7 +269,7 @@ class Runtime:
         if bounds.nanousd is not None:
             await self._require_prices(work, tenant)
         for agent in work.agents:
-            self._catalog.tier(agent.tier)  # an unknown tier or a missing key shows before anything is spent
+            require(agent, self._catalog, self.config)
         run_id = new_run_id(self._clock())
         begun = work.begin(given)
         kind, blob = work.serde.dumps_typed(begun)
@@ -296,7 +301,8 @@ class Runtime:
         """Raise PriceMissingError for a model without a price, unless the tenant's policy lets it be called."""
         try:
             for agent in work.agents:
-                self._catalog.require_prices(agent.tier, "the run has a limit in USD")
+                for tier in tiers_named(agent.tier, self.config):
+                    self._catalog.require_prices(tier, "the run has a limit in USD")
         except PriceMissingError:
             policies = await self._ledger.do(self.ledger.policies.ls)
             if tenant not in policies or policies[tenant].unpriced == "refuse":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from bursar.agents.tier import AUTO
@@ -56,6 +57,12 @@ class Obstacle(NamedTuple):
     words: str
     failure: Failure | None = None
     """None where it is not allowed to."""
+
+    @property
+    def pause_s(self) -> float | None:
+        """How long the model asked not to be asked, where it is but that."""
+        pauses = self.failure is not None and self.failure.cause.cools == "asked"
+        return self.failure.error.retry_after_s if self.failure is not None and pauses else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +158,8 @@ class Chooser:
         obstacles = [(model, self._obstacle(model)) for model in models]
         passed = [obstacle for _, obstacle in obstacles if obstacle is not None]
         fit = [model for model, obstacle in obstacles if obstacle is None]
+        if not fit and (pauses := [(wait, model) for model, one in obstacles if (wait := one and one.pause_s)]):
+            fit = [min(pauses, key=itemgetter(0))[1]]  # nobody else is left, so it is waited for
         stays = None if named is not None or stage.forced else self._staying(stage, models, fit)
         if isinstance(stays, Obstacle):
             passed.insert(0, stays)

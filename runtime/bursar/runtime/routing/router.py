@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bursar.agents.tier import AUTO
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from bursar.runtime.config import Config
     from bursar.runtime.context import RunContext
     from bursar.runtime.models.catalog import Catalog
+    from bursar.runtime.models.causes import Failure
 
 __all__ = ["Router"]
 
@@ -27,8 +29,12 @@ _AUTO_SECTION = "add `auto: {incumbent: TIER, classifier: FILE.npz}`"
 class Router:
     """Makes choices, and learns from what came of them; may be shared by threads and event loops."""
 
-    def __init__(self, config: Config, catalog: Catalog) -> None:
+    def __init__(
+        self, config: Config, catalog: Catalog, *, cooling: Callable[[str], Failure | None] = lambda _: None
+    ) -> None:
+        """`cooling` says why a model is passed by just now."""
         self._config = config
+        self._cooling = cooling
         self._catalog = catalog
         self._remaining = Remaining()
         self._authors = Authors()
@@ -61,6 +67,7 @@ class Router:
         now = Situation(
             left=self._remaining.of(run.scope.with_node(ask.node)) if policy.ladder else None,
             in_flight=self.slots.in_flight,
+            cooling=self._cooling,
             author=self._authors.of(run.scope.run_id, ask.messages),
             downgrades=run.on_limit == "downgrade",
             auto=self._auto,

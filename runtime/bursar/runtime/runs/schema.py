@@ -1,10 +1,10 @@
-"""The tables of runs and of the gateway's keys, in the same store as the ledger."""
+"""The tables of runs, of the gateway's keys and of models that are passed by, in the same store as the ledger."""
 
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
 
-__all__ = ["gateway_key", "metadata", "run", "run_event"]
+__all__ = ["gateway_key", "metadata", "model_health", "run", "run_event"]
 
 metadata = MetaData()
 
@@ -65,4 +65,16 @@ gateway_key = Table(
     Column("expires_us", BigInteger),
     Column("revoked_us", BigInteger),
     Column("revoked_by", Text),
+)
+
+# A model that is not here is well. Written when a breaker opens or closes, never by a call.
+model_health = Table(
+    "model_health",
+    metadata,
+    Column("model", Text, primary_key=True),  # its name in bursar.yaml
+    Column("cause", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("since_us", BigInteger, nullable=False),
+    Column("until_us", BigInteger, nullable=False),
+    Column("times", Integer, nullable=False),  # how often in a row it opened
 )

@@ -1,4 +1,4 @@
-"""The first tables of runs: each run, each change of its state, and the gateway's keys."""
+"""The first tables of runs: each run, each change of its state, the gateway's keys, models that are passed by."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,7 @@ _NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """The first tables of runs: each run, each change of its state, and the gateway's keys."""
+    """The first tables of runs: each run, each change of its state, the gateway's keys, models that are passed by."""
 
     op.create_table(
         "run",
@@ -67,4 +67,14 @@ def upgrade() -> None:
         sa.Column("revoked_by", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("hash"),
+    )
+    op.create_table(
+        "model_health",
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("cause", sa.Text(), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("since_us", sa.BigInteger(), nullable=False),
+        sa.Column("until_us", sa.BigInteger(), nullable=False),
+        sa.Column("times", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("model"),
     )
