@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from bursar.agents.agent import Agent, OnLimit
 from bursar.agents.load import load_agent
+from bursar.agents.tier import AUTO, Cascade, Judge
 
-__all__ = ["Agent", "OnLimit", "load_agent"]
+__all__ = ["AUTO", "Agent", "Cascade", "Judge", "OnLimit", "load_agent"]

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from langchain_core.tools import BaseTool
 
+from bursar.agents.tier import Cascade, Data, Tier
 from bursar.budget.errors import UsageError
 from bursar.budget.limits import Limits
 from bursar.tools.adapt import as_tool
@@ -54,7 +55,24 @@ class Agent:
     tools: Sequence[Tool | Agent | BaseTool | Callable[..., Any]] = ()
     """Tools, plain functions and LangChain tools (both the worst case: see `as_tool`), and other agents."""
 
-    tier: str = "small"
+    tier: Tier = "small"
+    """A tier of bursar.yaml, `auto`, or a Cascade."""
+
+    min_tier: str | None = None
+    """The lowest tier that may answer, whatever the budget and whoever chooses."""
+
+    models: Sequence[str] | None = None
+    """The models of bursar.yaml that may answer; None = all of the tier."""
+
+    data: Data = "any"
+    """`local_only`: what the agent reads goes to local models alone."""
+
+    reasoning_effort: str | None = None
+    """`minimal | low | medium | high`, or the provider's own word; None leaves it to the provider."""
+
+    max_reasoning_tokens: int | None = None
+    """The most that one call may think with, a part of `max_output_tokens`; None = no cap of its own."""
+
     limits: Limits = field(default_factory=Limits)
 
     max_output_tokens: int = 4096
@@ -148,16 +166,43 @@ def _check_settings(agent: Agent) -> None:
             f"agent name {agent.name!r}: expected 1 to 63 lower-case letters, digits, _ . or -, "
             "beginning with a letter or digit"
         )
-    for key in ("instructions", "tier"):
+    for key in ("instructions", "tier", "min_tier", "reasoning_effort"):
         value = getattr(agent, key)
-        if not isinstance(value, str) or not value.strip():
+        unset = value is None and key not in ("instructions", "tier")
+        if not (unset or isinstance(value, Cascade) or (isinstance(value, str) and value.strip())):
             raise UsageError(f"agent {agent.name!r}: {key}={value!r}, expected a text that is not empty")
-    for key in ("max_output_tokens", "final_output_tokens"):
+    for key in ("max_output_tokens", "final_output_tokens", "max_reasoning_tokens"):
         value = getattr(agent, key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        unset = value is None and key == "max_reasoning_tokens"
+        if not unset and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise UsageError(f"agent {agent.name!r}: {key}={value!r}, expected a whole number from 1 up")
+    _check_routing(agent)
     if not isinstance(agent.limits, Limits):
         raise UsageError(f"agent {agent.name!r}: limits={agent.limits!r}, expected Limits(...)")
     if agent.on_limit is not None and agent.on_limit not in get_args(OnLimit):
         choices = ", ".join(get_args(OnLimit))
         raise UsageError(f"agent {agent.name!r}: on_limit={agent.on_limit!r}, expected one of {choices}, or None")
+
+
+def _check_routing(agent: Agent) -> None:
+    models = agent.models
+    if models is not None:
+        if isinstance(models, str) or not models or not all(isinstance(name, str) for name in models):
+            raise UsageError(
+                f"agent {agent.name!r}: models={models!r}, expected a list of names of models",
+                next_step='models=["llama"]',
+            )
+        object.__setattr__(agent, "models", tuple(models))
+    if agent.data not in get_args(Data):
+        raise UsageError(f"agent {agent.name!r}: data={agent.data!r}, expected one of {', '.join(get_args(Data))}")
+    thinks = agent.max_reasoning_tokens
+    if thinks is not None and thinks >= agent.max_output_tokens:
+        raise UsageError(
+            f"agent {agent.name!r}: max_reasoning_tokens={thinks} leaves no output for the answer",
+            next_step=f"set max_output_tokens above it; it is {agent.max_output_tokens}",
+        )
+    if isinstance(agent.tier, Cascade) and agent.tier.accept == "schema":
+        raise UsageError(
+            f"agent {agent.name!r}: its answers have no schema that a Cascade could check",
+            next_step='accept="tools", a Judge or a function; accept="schema" is for chat_model(...)',
+        )
