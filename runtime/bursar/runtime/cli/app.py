@@ -92,6 +92,17 @@ Reads all of it, and exits with 1 where something is not as the journal says. Ke
 `--head` shows later that nothing before them was changed.
 """
 
+_KEY = """Make a key for the gateway, and show it this once.
+
+It pays with its tenant's budgets, and with limits of its own, which hold over all of its calls whatever they say of
+themselves. Only its hash is kept.
+"""
+
+_SERVE = """Answer OpenAI's and Anthropic's clients within the limits of their keys, until Ctrl-C.
+
+Any program takes part by its base URL and a key of `bursar key create`. Answers under way may end when it stops.
+"""
+
 _COMPACT = """Roll old entries up into signed summaries, and old calls into sums for reports.
 
 No balance, limit or report changes, and `bursar budget verify` still passes. Calls that are open or of unknown outcome
@@ -127,6 +138,7 @@ _GROUPS = {
     "alerts": "See what somebody has to be told, and tell them.",
     "price": "See, import and check what models cost.",
     "route": "Train and check what chooses the tier of `auto`.",
+    "key": "Make, list and revoke keys for the gateway.",
     "config": "Check bursar.yaml, or print its schema.",
     "db": "Look after the database.",
 }
@@ -165,6 +177,10 @@ _COMMANDS = (
     ("route train", "route_train:train", _TRAIN),
     ("route check", "route:check", _ROUTE_CHECK),
     ("route try", "route:try_out", "Say which tier a request would go to, and why."),
+    ("serve", "serve:serve", _SERVE),
+    ("key create", "key:create", _KEY),
+    ("key ls", "key:ls", "List keys, with what they spent."),
+    ("key revoke", "key:revoke", "Revoke a key at once; its calls are refused from then on."),
     ("config check", "config:check", "Find every mistake in bursar.yaml at once."),
     ("config schema", "config:schema", "Print the JSON Schema of bursar.yaml."),
     ("db upgrade", "db:upgrade", "Bring the database's tables to this version of Bursar."),

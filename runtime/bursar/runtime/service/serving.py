@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+import asyncio
+import logging
+import socket
+from pathlib import Path
 
-from bursar.budget.errors import LedgerError
+import uvicorn
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.supervisors import Multiprocess
+
+from bursar.budget.errors import BursarError, LedgerError
 from bursar.runtime.runtime import Runtime
 from bursar.runtime.service.app import app_of
 from bursar.runtime.service.callers import StandingCallers
 from bursar.runtime.service.calls import Calls
 from bursar.runtime.service.gateway import Gateway
+from bursar.runtime.service.key_secret import key_secret
 from bursar.runtime.service.keys import Keys
 from bursar.runtime.service.metrics import Metrics
 from bursar.runtime.service.names import Names
 from bursar.runtime.service.pace import Pace
 
-__all__ = ["gateway_app"]
+__all__ = ["Serving", "gateway_app", "run_server", "server_config"]
+
+GRACE_S = 30
+"""How long answers under way may take once the server is told to stop."""
+
+_log = logging.getLogger("bursar.gateway")
 
 
 def gateway_app(runtime: Runtime, secret: bytes) -> FastAPI:
@@ -40,3 +54,57 @@ def gateway_app(runtime: Runtime, secret: bytes) -> FastAPI:
         return True
 
     return app_of(gateway, ready=ready)
+
+
+def server_config(app: ASGIApp, *, workers: int = 1) -> uvicorn.Config:
+    """How a server runs the application: it says nothing by itself, and lets answers under way end."""
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        workers=workers,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+
+
+def run_server(file: Path, listener: socket.socket, *, workers: int) -> None:
+    """Serve what the configuration in a file says, until a signal; each worker is a process with its own runtime."""
+    config = server_config(Serving(file), workers=workers)
+    if workers == 1:
+        uvicorn.Server(config).run([listener])
+    else:
+        Multiprocess(config, [listener]).run()
+
+
+class Serving:
+    """The application of a configuration file, which opens its runtime when the server starts.
+
+    It can be sent to another process, and is a runtime there.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._app: FastAPI | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or live through the server's start and end."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif self._app is not None:
+            await self._app(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()  # the server has started
+        try:
+            async with Runtime.open(self._file) as runtime:
+                self._app = gateway_app(runtime, await asyncio.to_thread(key_secret, runtime.config))
+                await send({"type": "lifespan.startup.complete"})
+                await receive()  # the server ends
+        except BursarError as error:
+            _log.error("%s", error)
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.shutdown.complete"})
