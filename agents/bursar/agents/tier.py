@@ -61,5 +61,17 @@ class Cascade:
             expected = ", ".join(repr(name) for name in get_args(Check))
             raise UsageError(f"Cascade: accept={self.accept!r}, expected {expected}, a Judge or a function")
 
+    @property
+    def verifier(self) -> str:
+        """How an answer is verified, in a word that is the same in every process."""
+        if isinstance(self.accept, Judge):
+            return f"judge {self.accept.tier}"
+        return self.accept if isinstance(self.accept, str) else str(getattr(self.accept, "__qualname__", "function"))
+
+    def words(self) -> str:
+        """The cascade, in words that are the same in every process."""
+        asks = f": {self.accept.question}" if isinstance(self.accept, Judge) else ""
+        return f"{self.first}, then {self.then}, by {self.verifier}{asks}"
+
 
 Tier = str | Cascade

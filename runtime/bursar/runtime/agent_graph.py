@@ -19,8 +19,9 @@ from bursar.agents.agent import Agent
 from bursar.budget.amounts import Amounts
 from bursar.budget.reservations import Call
 from bursar.runtime.approval import ask_for_approval
-from bursar.runtime.attempt import Ask
+from bursar.runtime.ask import Ask, PaidReply, answering
 from bursar.runtime.context import RunContext, current_run, digest_of, task_id
+from bursar.runtime.routing.session import MADE_BY
 from bursar.runtime.stop import LimitReached
 from bursar.tools.arguments import ToolArgumentsError
 from bursar.tools.tool import Tool
@@ -94,7 +95,7 @@ class _Nodes:
         try:
             return await self._answer(run, state, call_id)
         except LimitReached as reached:
-            if run.on_limit != "finalize":
+            if not run.gives_last_answer:
                 raise
             return await self._last_answer(run, state, call_id, reached.refusal.words(final=True), reached)
 
@@ -102,18 +103,19 @@ class _Nodes:
         agent = self._agent
         paid = await run.calls.make(
             run,
-            Ask(
-                tier=agent.tier,
-                node="model",
-                messages=self._conversation(state),
+            self._ask(
+                "model",
+                self._conversation(state),
                 tools=agent.tool_specs,
                 max_output_tokens=agent.max_output_tokens,
-                kept_back_tokens=agent.final_output_tokens if run.on_limit == "finalize" else 0,
+                reasoning_effort=agent.reasoning_effort,
+                max_reasoning_tokens=agent.max_reasoning_tokens,
+                kept_back_tokens=agent.final_output_tokens if run.gives_last_answer else 0,
             ),
             call_id,
             run.on_delta,
         )
-        update: AgentState = {"messages": [dict(paid.message)], "kept_back": asdict(paid.kept_back)}
+        update: AgentState = {"messages": [_said(paid)], "kept_back": asdict(paid.kept_back)}
         if paid.capped and paid.finish_reason == "length" and not paid.message.get("tool_calls"):
             update["stopped"] = "the answer was cut: no more output fitted under a limit"
         return update
@@ -123,18 +125,28 @@ class _Nodes:
     ) -> AgentState:
         """One answer without tools, from what was kept back; where not even that fits, what was said before stands."""
         agent = self._agent
-        ask = Ask(
-            tier=agent.tier,
-            node="last answer",
-            messages=[*self._conversation(state), {"role": "user", "content": LAST_ANSWER}],
-            max_output_tokens=agent.final_output_tokens,
-            final=True,
-        )
+        messages = [*self._conversation(state), {"role": "user", "content": LAST_ANSWER}]
+        ask = self._ask("last answer", messages, max_output_tokens=agent.final_output_tokens, final=True)
         try:
             paid = await run.calls.make(run, ask, f"{call_id}:last", run.on_delta)
         except LimitReached as refused:
             raise reached or refused from None
-        return {"messages": [{**paid.message, "tool_calls": None}], "stopped": why}
+        return {"messages": [{**_said(paid), "tool_calls": None}], "stopped": why}
+
+    def _ask(self, node: str, messages: Sequence[Mapping[str, Any]], **more: Any) -> Ask:
+        """A question as the agent's declaration has it."""
+        agent = self._agent
+        tier, cascade = answering(agent.tier)
+        return Ask(
+            tier=tier,
+            cascade=cascade,
+            min_tier=agent.min_tier,
+            models=agent.models,
+            data=agent.data,
+            node=node,
+            messages=messages,
+            **more,
+        )
 
     async def tool(self, state: _ToolCall) -> AgentState:
         """Run one tool call: check it, ask where it must be approved, charge it, act; the result goes to the model."""
@@ -168,7 +180,7 @@ class _Nodes:
             with run.entered():
                 result = await found.call(arguments)
         except LimitReached as reached:
-            if run.on_limit != "finalize":
+            if not run.gives_last_answer:
                 raise
             stopped = reached.refusal.words(final=True)
             return {**_result(call, "error: not finished, a limit was reached"), "stopped": stopped}
@@ -202,6 +214,11 @@ class _Nodes:
 
     def _conversation(self, state: AgentState) -> Sequence[Mapping[str, Any]]:
         return [{"role": "system", "content": self._agent.instructions}, *state["messages"]]
+
+
+def _said(paid: PaidReply) -> dict[str, Any]:
+    """The answer as a message of the state, with who wrote it."""
+    return {**paid.message, MADE_BY: paid.model}
 
 
 def _result(call: Mapping[str, Any], content: str) -> AgentState:

@@ -6,13 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bursar.agents.tier import Cascade, Data
+from bursar.agents.tier import Cascade, Data, Tier
 from bursar.budget.admission import MoneyLeft
 from bursar.budget.amounts import Amounts
 from bursar.budget.usage import Usage
 from bursar.runtime.models.provider import Message
 
-__all__ = ["Ask", "Delta", "PaidReply"]
+__all__ = ["Ask", "Delta", "PaidReply", "answering"]
+
+
+def answering(tier: Tier) -> tuple[str, Cascade | None]:
+    """The tier that answers, and the cascade that goes before it."""
+    return (tier.then, tier) if isinstance(tier, Cascade) else (tier, None)
+
 
 Delta = Callable[[Mapping[str, Any]], None]
 """Where pieces of an answer go while they arrive."""
@@ -50,9 +56,6 @@ class Ask:
 
     cascade: Cascade | None = None
     """Who is asked first, and how the answer is verified; `tier` is then the one that answers otherwise."""
-
-    made_by: str | None = None
-    """The model that wrote the last answer in `messages`, where that is known."""
 
     exclusive: bool = False
     """Whether an attempt at the same call that is under way elsewhere is a conflict (CallInFlight)."""

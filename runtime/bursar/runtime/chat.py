@@ -19,36 +19,63 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import InstanceOf
 
+from bursar.agents.tier import Cascade, Data, Tier
 from bursar.budget.errors import UsageError
-from bursar.runtime.attempt import Ask, PaidReply
+from bursar.runtime.ask import Ask, PaidReply, answering
 from bursar.runtime.context import RunContext, current_run, digest_of, node_name
+from bursar.runtime.routing.session import MADE_BY
 
 __all__ = ["BursarChatModel", "chat_model"]
 
 _PASSED_THROUGH = frozenset(
-    {"top_p", "seed", "presence_penalty", "frequency_penalty", "parallel_tool_calls", "reasoning_effort", "logit_bias"}
+    {"top_p", "seed", "presence_penalty", "frequency_penalty", "parallel_tool_calls", "logit_bias"}
 )
 """Parameters that are sent on; any other could make a call cost more than was reserved for it."""
 
 
+_THOUGHTS = ("reasoning_content", "thinking_blocks")
+"""Keys of an answer beside its text, kept for the next turn."""
+
+
 def chat_model(
-    tier: str = "small", *, max_output_tokens: int | None = None, temperature: float | None = None
+    tier: Tier = "small",
+    *,
+    max_output_tokens: int | None = None,
+    temperature: float | None = None,
+    min_tier: str | None = None,
+    models: Sequence[str] | None = None,
+    data: Data = "any",
+    reasoning_effort: str | None = None,
+    max_reasoning_tokens: int | None = None,
 ) -> BursarChatModel:
-    """A LangChain chat model of a tier.
+    """A LangChain chat model of a tier, of `auto`, or of a Cascade.
+
+    `min_tier`, `models` and `data` bound who may answer, as they do for an Agent. A cap on thinking is a part of
+    `max_output_tokens`.
 
     It may be made anywhere, at import too. Calling it needs a run around it (`Runtime.run`); without one it raises
     NoRunError and sends nothing. At a limit it raises LimitReached, which stops the run; where the run's policy is to
     escalate, a person is asked then, and after a grant the node is run again.
     """
-    return BursarChatModel(tier=tier, max_output_tokens=max_output_tokens, temperature=temperature)
+    return BursarChatModel(
+        tier=tier,
+        max_output_tokens=max_output_tokens,
+        temperature=temperature,
+        min_tier=min_tier,
+        models=models,
+        data=data,
+        reasoning_effort=reasoning_effort,
+        max_reasoning_tokens=max_reasoning_tokens,
+    )
 
 
 class BursarChatModel(BaseChatModel):
     """See `chat_model`."""
 
-    tier: str
-    """The tier whose models answer."""
+    tier: str | InstanceOf[Cascade]
+    """The tier whose models answer, `auto`, or a Cascade."""
 
     max_output_tokens: int | None = None
     """The most that a call may write; None leaves it to the run."""
@@ -56,13 +83,29 @@ class BursarChatModel(BaseChatModel):
     temperature: float | None = None
     """Sampling temperature; None leaves it to the provider."""
 
+    min_tier: str | None = None
+    """The lowest tier that may answer."""
+
+    models: Sequence[str] | None = None
+    """The models of bursar.yaml that may answer; None = all of the tier."""
+
+    data: Data = "any"
+    """Whether the messages may leave the house."""
+
+    reasoning_effort: str | None = None
+    """How hard to think, in the provider's words; None leaves it to the provider."""
+
+    max_reasoning_tokens: int | None = None
+    """The most that a call may think with; None = no cap of its own."""
+
     @property
     def _llm_type(self) -> str:
         return "bursar"
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
-        return {"tier": self.tier, "max_output_tokens": self.max_output_tokens, "temperature": self.temperature}
+        tier = answering(self.tier)[0]
+        return {"tier": tier, "max_output_tokens": self.max_output_tokens, "temperature": self.temperature}
 
     def bind_tools(
         self,
@@ -149,9 +192,15 @@ class BursarChatModel(BaseChatModel):
                 f"chat_model does not pass {', '.join(sorted(unknown))} on: it could cost more than is reserved",
                 next_step=f"leave it out; passed on are {', '.join(sorted(_PASSED_THROUGH))}",
             )
+        tier, cascade = answering(self.tier)
         content: dict[str, Any] = {
-            "tier": self.tier,
-            "messages": convert_to_openai_messages(messages),
+            "tier": tier,
+            "min_tier": self.min_tier,
+            "models": self.models,
+            "data": self.data,
+            "reasoning_effort": given.get("reasoning_effort", self.reasoning_effort),
+            "max_reasoning_tokens": self.max_reasoning_tokens,
+            "messages": _openai_messages(messages),
             "tools": given.get("tools") or (),
             "tool_choice": given.get("tool_choice"),
             "response_format": given.get("response_format"),
@@ -160,13 +209,27 @@ class BursarChatModel(BaseChatModel):
             "max_output_tokens": given.get("max_tokens", self.max_output_tokens),
             "extra": {key: value for key, value in given.items() if key in _PASSED_THROUGH},
         }
-        digest = digest_of(content)
-        return run, Ask(node=node_name(), digest=digest, **content), run.call_id(digest)
+        digest = digest_of(content if cascade is None else content | {"cascade": cascade.words()})
+        return run, Ask(node=node_name(), digest=digest, cascade=cascade, **content), run.call_id(digest)
 
 
 _NAMED = frozenset(
-    {"tools", "tool_choice", "response_format", "temperature", "max_tokens", "ls_structured_output_format", "strict"}
+    {
+        *("tools", "tool_choice", "response_format", "temperature", "max_tokens", "reasoning_effort"),
+        *("ls_structured_output_format", "strict"),
+    }
 )
+
+
+def _openai_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+    """The messages in OpenAI's shape, with who wrote an answer and what it thought beside it."""
+    converted = convert_to_openai_messages(messages)
+    if len(converted) == len(messages):  # blocks of tool results become messages of their own
+        for given, message in zip(messages, converted, strict=True):
+            if isinstance(given, AIMessage):
+                message |= {key: value for key in _THOUGHTS if (value := given.additional_kwargs.get(key))}
+                message |= {MADE_BY: name} if (name := given.response_metadata.get("model_name")) else {}
+    return converted
 
 
 async def _ended(call: Callable[[], Awaitable[PaidReply]], tell: Callable[[], None]) -> PaidReply:
@@ -216,6 +279,7 @@ def _result(paid: PaidReply) -> ChatResult:
         invalid_tool_calls=invalid,
         usage_metadata=_usage(paid),
         response_metadata=_metadata(paid),
+        additional_kwargs={key: value for key in _THOUGHTS if (value := message.get(key))},
     )
     return ChatResult(generations=[ChatGeneration(message=answer)])
 
@@ -251,6 +315,8 @@ def _metadata(paid: PaidReply) -> dict[str, Any]:
     return {
         "model_name": paid.model,
         "finish_reason": paid.finish_reason,
+        "tier": paid.tier,
+        "reason": paid.reason,
         "cost_nanousd": paid.posted.nanousd,
         "replayed": paid.replayed,
     }

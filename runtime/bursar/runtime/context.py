@@ -72,6 +72,11 @@ class RunContext:
     ended: threading.Event = field(default_factory=threading.Event)
     """Set once the run is not executed here any more: a thread that outlives it may not spend for it."""
 
+    @property
+    def gives_last_answer(self) -> bool:
+        """Whether an agent gives one last answer at a limit."""
+        return self.on_limit in ("finalize", "downgrade")
+
     def child(self, agent: Agent, name: str) -> RunContext:
         """The context of an agent that is used as a tool here: it spends from this run, within its own limits."""
         return replace(self, scope=self.scope.child(agent.name, name), on_limit=agent.on_limit or self.on_limit)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from langchain_core.tools import StructuredTool
 
-from bursar.agents import Agent
+from bursar.agents import Agent, Cascade
 from bursar.budget.errors import UsageError
 from bursar.budget.limits import Limits
 from bursar.tools import Tool, ToolArgumentsError, tool
@@ -112,7 +112,14 @@ def test_a_name_that_the_ledger_cannot_use_is_refused(name: str | None) -> None:
         ({"max_output_tokens": 0}, "max_output_tokens=0, expected a whole number from 1 up"),
         ({"final_output_tokens": True}, "final_output_tokens=True, expected a whole number"),
         ({"limits": {"steps": 3}}, r"limits=\{'steps': 3\}, expected Limits"),
-        ({"on_limit": "crash"}, "on_limit='crash', expected one of finalize, escalate, stop, or None"),
+        ({"on_limit": "crash"}, "on_limit='crash', expected one of finalize, escalate, downgrade, stop, or None"),
+        ({"min_tier": " "}, "min_tier=' ', expected a text"),
+        ({"models": "llama"}, "models='llama', expected a list of names"),
+        ({"models": []}, r"models=\[\], expected a list of names"),
+        ({"data": "secret"}, "data='secret', expected one of any, local_only"),
+        ({"reasoning_effort": ""}, "reasoning_effort='', expected a text"),
+        ({"max_reasoning_tokens": 4096}, "max_reasoning_tokens=4096 leaves no output for the answer"),
+        ({"tier": Cascade("small", "frontier", accept="schema")}, "no schema that a Cascade could check"),
         ({"tools": lookup}, "expected a list"),
         ({"tools": "lookup"}, "expected a list"),
         ({"tools": [3]}, "3 is no tool"),
