@@ -62,16 +62,27 @@ def fit_weights(
         from sklearn.calibration import CalibratedClassifierCV  # type: ignore[import-untyped]  # without types
         from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # without types
         from sklearn.model_selection import StratifiedKFold  # type: ignore[import-untyped]  # without types
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # without types
     except ModuleNotFoundError as error:
         raise UsageError(f"training needs {error.name}", next_step="pip install 'bursar[routing]'") from error
+    # A temperature is fitted to classes numbered from 0 without a gap; other numbers give a wrong one without a word.
+    present, classes = np.unique([tiers.index(label.tier) for label in labels], return_inverse=True)
     model = CalibratedClassifierCV(
         LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000, tol=1e-3),
         method="temperature",
         cv=StratifiedKFold(FOLDS, shuffle=True, random_state=seed),
         ensemble=False,
-    ).fit(_matrix(vocabulary, labels), [tiers.index(label.tier) for label in labels])
+    )
+    with threadpool_limits(1):  # several would wait for each other more than work, and sum in an order of their own
+        model.fit(_matrix(vocabulary, labels), classes)
     [fitted] = model.calibrated_classifiers_
-    return _columns(fitted.estimator, float(fitted.calibrators[0].beta_), len(tiers))
+    coefficients, intercepts = _by_class(fitted.estimator)
+    scale = fitted.calibrators[0].beta_
+    weights = np.zeros((len(vocabulary.keys), len(tiers)), dtype=np.float32)
+    bias = np.full(len(tiers), -np.inf)
+    weights[:, present] = scale * coefficients.T
+    bias[present] = scale * intercepts
+    return weights, bias
 
 
 def _matrix(vocabulary: Vocabulary, labels: Sequence[Label]) -> csr_array:
@@ -83,13 +94,9 @@ def _matrix(vocabulary: Vocabulary, labels: Sequence[Label]) -> csr_array:
     return csr_array((values, places, ends), shape=(len(weighed), len(vocabulary.keys)))
 
 
-def _columns(model: Any, scale: float, tiers: int) -> tuple[Floats, NDArray[np.float64]]:
-    """Of two classes scikit-learn keeps the second's score alone, and the first's is its negative."""
+def _by_class(model: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Coefficients and intercepts. Of two classes scikit-learn keeps one's score: the other's is its negative."""
     coefficients, intercepts = model.coef_, model.intercept_
-    if len(model.classes_) == 2:
-        coefficients, intercepts = np.vstack([-coefficients, coefficients]), np.append(-intercepts, intercepts)
-    weights = np.zeros((coefficients.shape[1], tiers), dtype=np.float32)
-    bias = np.full(tiers, -np.inf)
-    weights[:, model.classes_] = scale * coefficients.T
-    bias[model.classes_] = scale * intercepts
-    return weights, bias
+    if len(model.classes_) > 2:
+        return coefficients, intercepts
+    return np.vstack([-coefficients, coefficients]), np.append(-intercepts, intercepts)

@@ -10,8 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-import orjson
-
 from bursar.budget.errors import ConfigError
 from bursar.runtime.config_problems import nearest, one_line
 from bursar.runtime.routing.evidence import TEXT_MAX, text_of
@@ -138,9 +136,9 @@ class _Line:
 
     def label(self, tiers: Sequence[str]) -> Label | None:
         try:
-            row = orjson.loads(self.content)
-        except orjson.JSONDecodeError as error:
-            self._fail(f"is no JSON: {error.msg}")
+            row = json.loads(self.content)
+        except (ValueError, RecursionError) as error:
+            self._fail(f"is no JSON: {error}")
         if not isinstance(row, dict):
             self._fail("expected an object")
         tier, text = self._tier(row, tiers), self._text(row)

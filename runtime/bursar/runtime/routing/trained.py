@@ -87,12 +87,14 @@ class TrainedClassifier:
 
     def has_seen(self, text: str) -> bool:
         """Whether it was trained or certified on this text."""
-        return bool(np.isin(text_hash(text), self.seen))
+        hashed = text_hash(text)
+        place = np.searchsorted(self.seen, hashed)
+        return bool(place < len(self.seen) and self.seen[place] == hashed)
 
     def chances(self, text: str) -> tuple[list[float], float]:
         """How probably each tier is the cheapest that does the job, and which share of the n-grams is known."""
         places, values, known = self.vocabulary.weigh(text)
-        scores = values @ self.weights[places] + self.bias
+        scores = (values[:, np.newaxis] * self.weights[places]).sum(axis=0) + self.bias
         raised = np.exp(scores - scores.max())
         chances: list[float] = (raised / raised.sum()).tolist()
         return chances, known
