@@ -69,7 +69,9 @@ def setting(path: Path, tiers: str | None = None, incumbent: str | None = None) 
     if incumbent is None and config is not None and config.auto is not None:
         incumbent = config.auto.incumbent
     if incumbent is not None and incumbent not in names:
-        raise UsageError(f"the incumbent {incumbent!r} is no tier{nearest(incumbent, names)}", next_step="--incumbent")
+        raise UsageError(
+            f"the incumbent {incumbent!r} is no tier{nearest(incumbent, names)}", next_step=f"--incumbent {names[-1]}"
+        )
     return Setting(tiers=tuple(names), incumbent=incumbent or names[-1], costs=_costs(config) if config else {})
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -72,7 +73,8 @@ def write_trained(path: Path, classifier: TrainedClassifier) -> None:
         part.write_bytes(content.getvalue())
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise UsageError(f"{path} cannot be written: {error.strerror}", next_step="--out FILE") from None
 
 
