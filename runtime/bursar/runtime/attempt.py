@@ -11,6 +11,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from bursar.budget.admission import ModelQuote, MoneyLeft, Wait
 from bursar.budget.amounts import Amounts
@@ -26,7 +27,9 @@ from bursar.runtime.models.catalog import Model
 from bursar.runtime.models.causes import Failure, cause_of
 from bursar.runtime.models.health import Health
 from bursar.runtime.models.provider import ModelReply, ProviderError
+from bursar.runtime.models.tokens import TokenCounter
 from bursar.runtime.sending import BrokenOff, request_of, sent
+from bursar.runtime.streaming import StreamCut, StreamMeter
 from bursar.runtime.waiting import WaitingRoom
 
 __all__ = ["Ask", "Attempts", "Delta", "PaidReply"]
@@ -84,6 +87,7 @@ class Attempts:
         self._clock = clock
         self._rng = rng
         self._sleep = sleep
+        self._counter = TokenCounter()
 
     async def run(
         self,
@@ -132,25 +136,40 @@ class Attempts:
             return made if isinstance(made, Refusal) else _replayed(made, errand.kept_back)
         errand.tell("call", errand.call.reason or "")
         at = self._clock()
+        meter = self._meter(errand, made) if on_delta is not None else None
         try:
             request = request_of(errand.ask, model, made, timeout_s, tenant=run.scope.tenant)
-            reply = await sent(model, request, on_delta)
+            reply = await sent(model, request, on_delta, meter)
+        except StreamCut as cut:
+            self._health.broken_off(model.name)
+            await run.ledger.settle(made, usage=_at_most(meter), outcome="unknown", note=str(cut))
+            return cut.refusal
         except ProviderError as error:
             self._health.failed(model.name, error, at)
             if error.billed == "no":
                 await run.ledger.release(made, note=str(error))
             else:
-                await run.ledger.settle(made, usage=None, outcome="unknown", note=str(error))
+                await run.ledger.settle(made, usage=_at_most(meter), outcome="unknown", note=str(error))
             errand.tell("failed", str(error))
             return error
         except BaseException as error:
             # Cancelled, for one: the caller cannot wait for the ledger any more. Only a ProviderError can tell that
             # nothing was billed.
             self._health.broken_off(model.name)
-            run.ledger.break_off(made, note=f"broken off: {type(error).__name__}")
+            run.ledger.break_off(made, note=f"broken off: {type(error).__name__}", usage=_at_most(meter))
             raise
         self._health.answered(model.name, at)
         return await self._settle(errand, made, reply)
+
+    def _meter(self, errand: _Errand, made: Reservation) -> StreamMeter:
+        return StreamMeter(
+            errand.run.ledger,
+            made,
+            errand.model,
+            input_tokens=errand.quote.input_tokens,
+            margin=partial(self._ledger.ledger.margins.bound, errand.model.name),
+            counter=self._counter,
+        )
 
     def _pause_s(self, error: ProviderError, attempts: int, errand: _Errand, *, alone: bool) -> float | None:
         """How long to wait before the same model is asked again; None where it is not."""
@@ -260,6 +279,11 @@ def _left(made: Reservation, posted: Amounts) -> MoneyLeft | None:
     left = made.money_left
     back = made.held.nanousd - posted.nanousd
     return left and left._replace(left_nanousd=max(0, left.left_nanousd + back))
+
+
+def _at_most(meter: StreamMeter | None) -> Usage | None:
+    """What an answer can have used that did not come to its end; None = all that is held."""
+    return None if meter is None else meter.bound()
 
 
 def _last_answer(ask: Ask, model: Model, bound: int) -> Amounts:

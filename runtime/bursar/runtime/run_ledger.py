@@ -14,6 +14,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from bursar.budget.admission import ModelQuote, ToolQuote, Wait
 from bursar.budget.amounts import Amounts
 from bursar.budget.errors import LedgerUnavailable
+from bursar.budget.refusal import Refusal
 from bursar.budget.reservations import Call, Outcome, Replay, Reservation, posting
 from bursar.budget.usage import Usage
 from bursar.runtime.lease import Lease
@@ -92,6 +93,18 @@ class RunLedger:
         settle = partial(self._thread.ledger.settle, made, **said, counted_input_tokens=counted_input_tokens)
         return await self._written(self._thread.at_once_or_kept(settle), posting(made, usage, outcome))
 
+    async def shrink(self, made: Reservation, keep: Amounts) -> Reservation:
+        """Hold only `keep` any longer; what was admitted out of a lease stays as it is."""
+        if self._lease is not None and _is_leased(made):
+            return made
+        return await self._thread.do(self._thread.ledger.shrink, made, keep)
+
+    async def check(self, made: Reservation) -> Refusal | None:
+        """Why a call under way should be cut off, or None, as for what was admitted out of a lease."""
+        if self._lease is not None and _is_leased(made):
+            return None
+        return await self._thread.do(self._thread.ledger.check, made)
+
     async def release(self, made: Reservation, *, note: str) -> None:
         """Give back what was held for a call that was surely not billed."""
         if self._lease is not None and _is_leased(made):
@@ -99,12 +112,12 @@ class RunLedger:
             return
         await self._written(self._thread.keep(self._thread.ledger.release, made, note=note), None)
 
-    def break_off(self, made: Reservation, *, note: str) -> None:
-        """Charge a call in full, as unknown, without waiting: its caller goes away."""
+    def break_off(self, made: Reservation, *, note: str, usage: Usage | None = None) -> None:
+        """Charge a call as unknown without waiting: its caller goes away. `usage` is the most that it can have used."""
         if self._lease is not None and _is_leased(made):
-            self._lease.slice.settle(made, usage=None, outcome="unknown", note=note)
+            self._lease.slice.settle(made, usage=usage, outcome="unknown", note=note)
         else:
-            self._thread.keep(self._thread.ledger.settle, made, usage=None, outcome="unknown", note=note)
+            self._thread.keep(self._thread.ledger.settle, made, usage=usage, outcome="unknown", note=note)
 
     async def charge(self, call: Call, quote: ToolQuote) -> Reserved:
         """Reserve and settle a tool call at once."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 from bursar.budget.reservations import Reservation
 from bursar.runtime.ask import Ask, Delta
 from bursar.runtime.models.catalog import Model
 from bursar.runtime.models.provider import BrokenStream, CallTimeout, ModelReply, ModelRequest, ProviderError
+from bursar.runtime.streaming import StreamMeter
 
 __all__ = ["BrokenOff", "request_of", "sent"]
+
+T = TypeVar("T")
 
 
 class BrokenOff(BrokenStream):
@@ -37,9 +41,14 @@ def request_of(ask: Ask, model: Model, made: Reservation, timeout_s: float, *, t
     )
 
 
-async def sent(model: Model, request: ModelRequest, on_delta: Delta | None) -> ModelReply:
-    """The provider's answer; raises ProviderError, and BrokenOff after `on_delta` was given a part of it."""
-    if on_delta is None:
+async def sent(
+    model: Model, request: ModelRequest, on_delta: Delta | None, meter: StreamMeter | None = None
+) -> ModelReply:
+    """The provider's answer; raises ProviderError, BrokenOff after `on_delta` was given a part of it, and StreamCut.
+
+    `meter` is told of each part of an answer that `on_delta` listens to.
+    """
+    if on_delta is None or meter is None:
         return await _in_time(model, request, model.provider.complete(request))
     passed_on = False
 
@@ -49,7 +58,7 @@ async def sent(model: Model, request: ModelRequest, on_delta: Delta | None) -> M
         on_delta(part)
 
     try:
-        return await _in_time(model, request, _streamed(model, request, pass_on))
+        return await _in_time(model, request, _streamed(model, request, pass_on, meter))
     except ProviderError as error:
         if passed_on:
             raise BrokenOff(
@@ -66,9 +75,22 @@ async def _in_time(model: Model, request: ModelRequest, answer: Awaitable[ModelR
         raise CallTimeout(f"{model.name} did not answer within {request.timeout_s:g} s") from None
 
 
-async def _streamed(model: Model, request: ModelRequest, on_delta: Delta) -> ModelReply:
-    async for part in model.provider.stream(request):
-        if isinstance(part, ModelReply):
-            return part
-        on_delta(part)
+async def _streamed(model: Model, request: ModelRequest, on_delta: Delta, meter: StreamMeter) -> ModelReply:
+    # Closed with this, whatever ends it: a provider writes and charges for as long as its connection stands.
+    async with meter.watched(), _closed(model.provider.stream(request)) as parts:
+        async for part in parts:
+            if isinstance(part, ModelReply):
+                return part
+            meter.add(part)
+            if shown := part if "usage" not in part else {key: of for key, of in part.items() if key != "usage"}:
+                on_delta(shown)
     raise CallTimeout(f"{model.name} ended its stream without an answer")
+
+
+@asynccontextmanager
+async def _closed(parts: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    try:
+        yield parts
+    finally:
+        if isinstance(parts, AsyncGenerator):
+            await parts.aclose()

@@ -61,6 +61,9 @@ class Model:
     local: bool = False
     """Whether it runs in the house."""
 
+    aborted_stream: Literal["charge_reserved", "charge_streamed"] = "charge_reserved"
+    """What a stream is charged that broke off: all that was reserved, or the most that what came can have come to."""
+
     slots: int | None = None
     """How many calls of one process it answers at once; None = no bound."""
 
@@ -178,6 +181,7 @@ class Catalog:
             retries=section.retries,
             kind=section.kind,
             local=is_local(section),
+            aborted_stream=section.aborted_stream or _aborted_stream(section.provider),
             slots=section.slots,
             **_priced(price),
         )
@@ -197,6 +201,11 @@ class Catalog:
     def _facts(self, name: str) -> ModelFacts | None:
         section = self._config.models[name]
         return None if section.provider == "sim" else self._listed.lookup(section.provider, section.model or "")
+
+
+def _aborted_stream(provider: str) -> Literal["charge_reserved", "charge_streamed"]:
+    """What is known of a provider: these write nothing out of sight, and stop when nobody listens."""
+    return "charge_streamed" if provider in ("vllm", "sim") else "charge_reserved"
 
 
 def _priced(price: Price | None) -> dict[str, Any]:

@@ -240,7 +240,8 @@ class Provider(Protocol):
     def stream(self, request: ModelRequest) -> AsyncIterator[Mapping[str, Any] | ModelReply]:
         """Yield deltas in the shape of OpenAI's chunks (`content`, `tool_calls`), and the whole reply last.
 
-        Raises ProviderError.
+        A delta has `usage`, as the provider said it, where it did before the end. Raises ProviderError. Where it is a
+        generator it is closed as soon as nobody listens, which must close the connection.
         """
 
     async def aclose(self) -> None:

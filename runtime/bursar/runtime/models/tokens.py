@@ -68,6 +68,10 @@ class TokenCounter:
             self._counts.popitem(last=False)
         return count
 
+    def count_once(self, text: str) -> int:
+        """Tokens of a text that does not come again, such as a piece of an answer: it is not remembered."""
+        return sum(len(tokens) for tokens in self._encoded(text))
+
     def count_request(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> int:
         """Input tokens of a request in the shape of OpenAI's chat completions; tools count as their compact JSON."""
         offered = self.count_text(compact_json(tools)) if tools else 0

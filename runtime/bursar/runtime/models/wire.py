@@ -169,7 +169,7 @@ class StreamedAnswer:
     def add(self, chunk: Any) -> dict[str, Any] | None:
         """Take a chunk, as parsed JSON; return what it adds to text, thoughts and `tool_calls`, None for nothing.
 
-        Raises BadReply for what is no chunk.
+        With it goes the `usage` that the chunk says, as it is. Raises BadReply for what is no chunk.
         """
         try:
             self._id = self._id or chunk.get("id")
@@ -187,7 +187,8 @@ class StreamedAnswer:
                 self._add_call(part)
         except (LookupError, TypeError, AttributeError):
             raise BadReply(f"expected a chunk of a chat completion, not {excerpt(_json(chunk))}") from None
-        return {key: delta[key] for key in ("content", "tool_calls") if delta.get(key)} | thought or None
+        said = {"usage": chunk["usage"]} if chunk.get("usage") else {}
+        return {key: delta[key] for key in ("content", "tool_calls") if delta.get(key)} | thought | said or None
 
     def reply(self) -> ModelReply:
         """The whole answer; raises BrokenStream where its end is missing, BadReply where nothing came."""
