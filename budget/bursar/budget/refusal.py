@@ -28,7 +28,7 @@ _UNITS = {"tokens": "tokens", "steps": "steps", "tool_calls": "tool calls"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A reservation that was not made. Nothing was sent."""
+    """A reservation that was not made, so that nothing was sent; or a call under way that may not go on."""
 
     cause: Cause
     kind: Kind
@@ -55,6 +55,8 @@ class Refusal:
     resets_us: int | None = None
     zone: str = "UTC"
     detail: str = ""
+    cut: bool = False
+    """Whether a call that was under way was cut off for it."""
 
     @property
     def name(self) -> str:
@@ -100,6 +102,8 @@ class Refusal:
     def words(self, *, final: bool = False) -> str:
         """One sentence for people, ending in the next command; a run that gives its `final` answer cannot go on."""
         said = f"refused: {self._what()}. Nothing was sent."
+        if self.cut:
+            said = f"cut off: {self._what()}. What came of the answer stays charged."
         if final and self.kind == "run":
             return said
         resets = "" if self.resets_us is None else f"  |  {self._frees} {self._resets()}"
@@ -108,6 +112,9 @@ class Refusal:
     def _what(self) -> str:
         if self.cause == "limit":
             per = f" ({self.window})" if self.window else ""
+            if self.cut:
+                used = self._show(self.posted + self.held)
+                return f"{self.name} has spent and holds {used}, above its limit of {self._show(self.limit or 0)}{per}"
             upper = f" and may cost up to {self._show(self.worst)}" if self.worst > self.needed else ""
             kept_back = min(self.kept_back, self.remaining or 0)
             kept = f", {self._show(kept_back)} of it kept back for a last answer" if kept_back else ""

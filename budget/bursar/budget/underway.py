@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from sqlalchemy import Connection, update
 
@@ -45,5 +46,6 @@ def shrink(connection: Connection, made: Reservation, keep: Amounts, *, now: int
 def check(connection: Connection, made: Reservation, now: int) -> Refusal | None:
     """Why a call under way should be cut off, or None."""
     pots = drawn_on(connection, json.loads(made.accounts), now)
-    refusal = cut_off(pots, made.call, now)
-    return refusal or over_limit((row.balance for row in pots if row.mode == "hard"), made.held)
+    hard = [row.balance for row in pots if row.mode == "hard"]
+    refusal = cut_off(pots, made.call, now) or over_limit(hard, made.held)
+    return None if refusal is None else replace(refusal, cut=True)

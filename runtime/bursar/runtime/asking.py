@@ -46,9 +46,10 @@ class Asking:
 
     @property
     def is_over(self) -> bool:
-        """Whether no other model can help: one said so, or something else than money was refused."""
+        """Whether no other model can help: one said so, or it is not that a call is too dear that was not begun."""
         stopped = bool(self.failures) and self.failures[-1].then == "stop"
-        return stopped or (self.refusal is not None and self.refusal.dimension != "nanousd")
+        refusal = self.refusal
+        return stopped or (refusal is not None and (refusal.dimension != "nanousd" or refusal.cut))
 
     async def of(self, choice: Choice) -> PaidReply | None:
         """The answer of the first that gives one. Who has no free slot is asked when the others gave none."""

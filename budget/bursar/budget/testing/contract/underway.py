@@ -134,6 +134,7 @@ class UnderwayRules:
         refusal = ledger.check(made)
         assert refusal is not None
         assert (refusal.cause, refusal.path, refusal.dimension) == ("limit", "acme", "tokens")
+        assert "cut off: tenant acme has spent and holds 100 tokens, above its limit of 99 tokens." in refusal.words()
         assert ledger.check(ledger.shrink(made, HALF)) is None  # now it fits
         ledger.budgets.set("acme", limit={"tokens": 1}, author="dana", mode="soft")
         assert ledger.check(made) is None
