@@ -101,6 +101,7 @@ def anthropic(answer: Json) -> Usage | None:
         return None
     rounds = [_mapping("iterations", one) for one in _list("iterations", usage.get("iterations"))] or [usage]
     kept = [_mapping("cache_creation", one.get("cache_creation")) for one in rounds]
+    thought = [_mapping("output_tokens_details", one.get("output_tokens_details")) for one in rounds]
     hour = sum(_count(one, "ephemeral_1h_input_tokens") for one in kept)
     minutes = sum(_count(one, "ephemeral_5m_input_tokens") for one in kept)
     read = sum(_count(one, "cache_read_input_tokens") for one in rounds)
@@ -111,6 +112,7 @@ def anthropic(answer: Json) -> Usage | None:
         cache_read_tokens=read,
         cache_write_tokens=written,
         cache_write_1h_tokens=hour,
+        reasoning_tokens=sum(_count(one, "thinking_tokens") for one in thought),
         service_tier=_tier(usage.get("service_tier")),
     )
 

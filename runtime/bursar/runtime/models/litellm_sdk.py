@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib
+import json
 import os
 import sys
 import threading
@@ -30,7 +31,7 @@ from bursar.runtime.models.provider import (
     RerankReply,
     RerankRequest,
 )
-from bursar.runtime.models.wire import StreamedAnswer, body_of, checked_key, reply_of, request_timeout
+from bursar.runtime.models.wire import StreamedAnswer, body_of, checked_key, encoded, reply_of, request_timeout
 
 __all__ = ["LiteLLMProvider"]
 
@@ -127,7 +128,7 @@ class LiteLLMProvider:
                     chunk = await anext(stream, None)
                 if chunk is None:
                     return
-                yield _said(chunk.model_dump(exclude_none=True), stream)
+                yield _within_output(_said(chunk.model_dump(exclude_none=True), stream))
 
     async def _asked(
         self, operation: str, arguments: Mapping[str, Any], timeout_s: float, read: Callable[[Any], T]
@@ -138,7 +139,7 @@ class LiteLLMProvider:
             litellm = await _imported()
             async with asyncio.timeout(timeout_s):
                 answer = await getattr(litellm, operation)(**_understood(litellm, arguments))
-            return read(answer.model_dump())
+            return read(_within_output(answer.model_dump()))
         except Exception as error:
             raise self._failure(error, before) from error
 
@@ -146,7 +147,9 @@ class LiteLLMProvider:
         # Else litellm imports its proxy for every call with tools, to run MCP tools and further calls by itself.
         alone = {"_skip_mcp_handler": True}
         dialect = dialect_of(self._provider, request.model)
-        return self._own_arguments(request, body_of(request, "max_tokens", dialect, self._tier)) | alone
+        body = body_of(request, "max_tokens", dialect, self._tier)
+        own = json.loads(encoded(body))  # litellm rewrites what it is given
+        return self._own_arguments(request, own) | alone
 
     def _own_arguments(
         self, request: ModelRequest | EmbedRequest | RerankRequest, body: Mapping[str, Any]
@@ -193,6 +196,15 @@ def _said(chunk: dict[str, Any], stream: Any) -> dict[str, Any]:
     if chunk.get("usage") and not any(getattr(known, "usage", None) for known in stream.chunks):
         del chunk["usage"]
     return chunk
+
+
+def _within_output(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer with no more thinking than output: where Bedrock does not count it, litellm counts the text."""
+    usage = answer.get("usage") or {}
+    details, written = usage.get("completion_tokens_details"), usage.get("completion_tokens")
+    if details and written is not None and (details.get("reasoning_tokens") or 0) > written:
+        details["reasoning_tokens"] = written
+    return answer
 
 
 async def _imported() -> Any:
