@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from bursar.runtime.cli.exits import Exit
 from bursar.runtime.routing.labels import Label
+from tests.support.processes import REPOSITORY
 from tests.unit.runtime.cli_project import Command, command
 from tests.unit.runtime.routing.corpus import corpus, shuffled
 
@@ -48,6 +51,14 @@ def test_training_says_what_was_certified_writes_the_file_and_how_it_is_used(bur
     assert "in bursar.yaml: auto: {classifier: routes/auto.npz, incumbent: frontier}" in said.out
     assert said.nexts == [["route", "check", "routes/auto.npz", "LABELS"]]
     assert (tmp_path / "routes" / "auto.npz").exists()
+
+
+def test_the_commands_of_the_page_on_routing_work_as_they_are_printed(bursar: Command) -> None:
+    lines = re.findall(r"^bursar (route .*)$", (REPOSITORY / "docs" / "routing.md").read_text(), re.MULTILINE)
+    assert [line.split()[1] for line in lines] == ["train", "check", "try"]
+    for line in lines:
+        said = bursar(*shlex.split(line, comments=True))
+        assert said.code == Exit.OK, f"{line}: {said.err}"
 
 
 def test_what_a_script_reads_has_every_threshold_that_was_tested_and_what_it_saves(bursar: Command) -> None:
