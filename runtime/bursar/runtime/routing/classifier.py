@@ -41,7 +41,7 @@ class Verdict:
 
 @runtime_checkable
 class Classifier(Protocol):
-    """Whatever chooses a tier. It is asked before each call of `auto`, from any thread; the call waits for its answer."""
+    """Whatever chooses a tier. It is asked before each call of `auto`, from any thread, and the call waits for it."""
 
     def classify(self, messages: Sequence[Message]) -> Verdict:
         """The tier that these messages need; never a cheap one for want of evidence."""
