@@ -72,8 +72,7 @@ def block_of(segment: Segment) -> dict[str, Any]:
         case "text":
             return {"type": "text", "text": segment.text}
         case "reasoning":
-            # Without a signature, which is only the model's maker's to give.
-            return {"type": "thinking", "thinking": segment.text, "signature": ""}
+            return {"type": "thinking", "thinking": segment.text, "signature": segment.signature}
         case "call":
             return {"type": "tool_use", "id": segment.call_id, "name": segment.name, "input": _input(segment.text)}
 

@@ -57,9 +57,17 @@ class ToolUse(Part):
 
 
 class Thinking(Part):
-    """What the model thought; not sent on, since each provider refuses what another's model thought."""
+    """What the model thought; without a signature it is not from Claude."""
 
-    type: Literal["thinking", "redacted_thinking"]
+    type: Literal["thinking"]
+    thinking: str
+    signature: str = ""
+
+
+class RedactedThinking(Part):
+    """What nobody may read; let go."""
+
+    type: Literal["redacted_thinking"]
 
 
 def _as_blocks(content: object) -> object:
@@ -79,22 +87,22 @@ class ToolResult(Part):
     cache_control: CacheControl | None = None
 
 
+Told = Annotated[Text | Image | ToolResult, Field(discriminator="type")]
+Answered = Annotated[Text | ToolUse | Thinking | RedactedThinking, Field(discriminator="type")]
+
+
 class UserMessage(Part):
     """What the user or the caller's program said."""
 
     role: Literal["user"]
-    content: Annotated[
-        list[Annotated[Text | Image | ToolResult, Field(discriminator="type")]], BeforeValidator(_as_blocks)
-    ]
+    content: Annotated[list[Told], BeforeValidator(_as_blocks)]
 
 
 class AssistantMessage(Part):
     """What the model said."""
 
     role: Literal["assistant"]
-    content: Annotated[
-        list[Annotated[Text | ToolUse | Thinking, Field(discriminator="type")]], BeforeValidator(_as_blocks)
-    ]
+    content: Annotated[list[Answered], BeforeValidator(_as_blocks)]
 
 
 class SystemMessage(Part):
@@ -239,8 +247,14 @@ def _result(block: ToolResult) -> dict[str, Any]:
 def _answered(message: AssistantMessage) -> dict[str, Any]:
     said = [block for block in message.content if isinstance(block, Text)]
     calls = [_call(block) for block in message.content if isinstance(block, ToolUse)]
-    answer: dict[str, Any] = {"role": "assistant", "content": _content(said) if said or not calls else None}
-    return answer | ({"tool_calls": calls} if calls else {})
+    thoughts = [block for block in message.content if isinstance(block, Thinking)]
+    found = {
+        "reasoning_content": "".join(thought.thinking for thought in thoughts),
+        "thinking_blocks": [thought.model_dump() for thought in thoughts if thought.signature],
+        "tool_calls": calls,
+    }
+    answer = {"role": "assistant", "content": _content(said) if said or not calls else None}
+    return answer | {key: value for key, value in found.items() if value}
 
 
 def _call(block: ToolUse) -> dict[str, Any]:

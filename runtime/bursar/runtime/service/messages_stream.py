@@ -38,12 +38,12 @@ class MessageEvents:
     def add(self, delta: Mapping[str, Any]) -> Iterator[Event]:
         """The events of a delta in the shape of chat completions; raises BadReply where it cannot follow the others."""
         for change in self._segments.add(delta):
-            yield self._told(change)
+            yield from self._told(change)
 
     def end(self, answer: Answered) -> Iterator[Event]:
         """The events of the answer's end."""
         for change in self._segments.end(answer.message):
-            yield self._told(change)
+            yield from self._told(change)
         stop = stop_of(answer.finish_reason, called=self._called)
         yield {"type": "message_delta", "delta": stop, "usage": usage_of(answer.usage)}
         yield {"type": "message_stop"}
@@ -52,15 +52,22 @@ class MessageEvents:
         """The event of an answer that broke off."""
         yield error_of(problem)
 
-    def _told(self, change: Change) -> Event:
+    def _told(self, change: Change) -> Iterator[Event]:
         segment = change.segment
-        if change.what == "begin":
-            self._called = self._called or segment.kind == "call"
-            return {"type": "content_block_start", "index": segment.place, "content_block": _begun(segment)}
-        if change.what == "end":
-            return {"type": "content_block_stop", "index": segment.place}
-        kind, name = _DELTAS[segment.kind]
-        return {"type": "content_block_delta", "index": segment.place, "delta": {"type": kind, name: change.piece}}
+        match change.what:
+            case "begin":
+                self._called = self._called or segment.kind == "call"
+                yield {"type": "content_block_start", "index": segment.place, "content_block": _begun(segment)}
+            case "piece":
+                yield _delta(segment, *_DELTAS[segment.kind], change.piece)
+            case "end":
+                if segment.signature:
+                    yield _delta(segment, "signature_delta", "signature", segment.signature)
+                yield {"type": "content_block_stop", "index": segment.place}
+
+
+def _delta(segment: Segment, kind: str, name: str, piece: str) -> Event:
+    return {"type": "content_block_delta", "index": segment.place, "delta": {"type": kind, name: piece}}
 
 
 def _begun(segment: Segment) -> dict[str, Any]:

@@ -87,7 +87,8 @@ def item_of(segment: Segment, own: str, *, begun: bool = False) -> dict[str, Any
         case "text":
             return item | {"type": "message", "status": status, "role": "assistant", "content": parts}
         case "reasoning":
-            return item | {"type": "reasoning", "summary": [], "content": parts}
+            kept = {"encrypted_content": None if begun else segment.signature or None}
+            return item | {"type": "reasoning", "summary": [], "content": parts, **kept}
         case "call":
             call = {"call_id": segment.call_id, "name": segment.name, "arguments": "" if begun else segment.text}
             return item | {"type": "function_call", "status": status, **call}

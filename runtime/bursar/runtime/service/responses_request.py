@@ -76,8 +76,18 @@ class FunctionCallOutput(Part):
     output: Parts
 
 
+class ReasoningText(Part):
+    """A piece of what the model thought."""
+
+    text: str
+
+
 class Reasoning(Part):
-    """What the model thought; not sent on, since each provider refuses what another's model thought."""
+    """What the model thought, as it was answered here; OpenAI's own comes without text, and is let go."""
+
+    content: list[ReasoningText] | None = None
+    encrypted_content: str | None = None
+    """The signature of Claude's thoughts."""
 
 
 def _kind(item: object) -> object:
@@ -232,28 +242,49 @@ def _messages(request: ResponsesRequest) -> list[dict[str, Any]]:
             case Message():
                 role = "system" if item.role == "developer" else item.role  # which few servers but OpenAI's know
                 messages.append({"role": role, "content": _content(item.content)})
+            case Reasoning():
+                _think(messages, item)
             case FunctionCall():
                 _call(messages, item)
             case FunctionCallOutput():
                 messages.append({"role": "tool", "tool_call_id": item.call_id, "content": _content(item.output)})
-    return messages
+    return [message for message in messages if message["content"] is not None or message.get("tool_calls")]
+
+
+def _turn(messages: list[dict[str, Any]]) -> dict[str, Any]:
+    """The message of the model's present turn, a new one where it has none."""
+    if not messages or messages[-1]["role"] != "assistant":
+        messages.append({"role": "assistant", "content": None})
+    return messages[-1]
 
 
 def _say(messages: list[dict[str, Any]], content: Any) -> None:
-    """Add what the model said: to its calls, where it made them in the same breath, since results must follow them."""
-    if messages and messages[-1]["role"] == "assistant" and messages[-1].get("tool_calls"):
-        said = messages[-1]["content"]
-        messages[-1]["content"] = content if said is None else [*_as_list(said), *_as_list(content)]
+    """Add what the model said. Results must follow its calls, so what it said after them is put beside them."""
+    turn = _turn(messages)
+    if turn["content"] is None:
+        turn["content"] = content
+    elif turn.get("tool_calls"):
+        turn["content"] = [*_as_list(turn["content"]), *_as_list(content)]
     else:
         messages.append({"role": "assistant", "content": content})
 
 
+def _think(messages: list[dict[str, Any]], item: Reasoning) -> None:
+    """Add what the model thought."""
+    text = "".join(part.text for part in item.content or ())
+    if not text:
+        return
+    turn = _turn(messages)
+    turn["reasoning_content"] = turn.get("reasoning_content", "") + text
+    if item.encrypted_content:
+        thought = {"type": "thinking", "thinking": text, "signature": item.encrypted_content}
+        turn.setdefault("thinking_blocks", []).append(thought)
+
+
 def _call(messages: list[dict[str, Any]], item: FunctionCall) -> None:
-    """Add a call to what the model last said."""
-    if not messages or messages[-1]["role"] != "assistant":
-        messages.append({"role": "assistant", "content": None})
+    """Add a call that the model made."""
     function = {"name": item.name, "arguments": item.arguments}
-    calls = messages[-1].setdefault("tool_calls", [])
+    calls = _turn(messages).setdefault("tool_calls", [])
     calls.append({"id": item.call_id, "type": "function", "function": function})
 
 

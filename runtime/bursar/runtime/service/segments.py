@@ -23,6 +23,9 @@ class Segment:
     name: str = ""
     """The tool's, of a call."""
 
+    signature: str = ""
+    """Of a thought: its maker's, who refuses it without one on the next turn."""
+
     pieces: list[str] = field(default_factory=list)
 
     @property
@@ -54,8 +57,11 @@ class Segments:
         self._count = 0
 
     def add(self, delta: Mapping[str, Any]) -> Iterator[Change]:
-        """Take `content`, `reasoning_content` and `tool_calls`; raises BadReply for a call that had ended."""
-        if thought := delta.get("reasoning_content"):
+        """Take text, thoughts and tool calls; raises BadReply for a call that had ended."""
+        if thoughts := delta.get("thinking_blocks"):
+            for thought in thoughts:
+                yield from self._thought(thought)
+        elif thought := delta.get("reasoning_content"):
             yield from self._words("reasoning", thought)
         if said := delta.get("content"):
             yield from self._words("text", said)
@@ -68,6 +74,14 @@ class Segments:
             calls = [{**call, "index": place} for place, call in enumerate(message.get("tool_calls") or ())]
             yield from self.add({**message, "tool_calls": calls})
         yield from self._close()
+
+    def _thought(self, block: Mapping[str, Any]) -> Iterator[Change]:
+        """A piece of one of Claude's thoughts, which ends with its signature; what is redacted is let go."""
+        if piece := block.get("thinking"):
+            yield from self._words("reasoning", piece)
+        if (signature := block.get("signature")) and self._open is not None and self._open.kind == "reasoning":
+            self._open.signature = signature
+            yield from self._close()
 
     def _words(self, kind: Literal["reasoning", "text"], piece: str) -> Iterator[Change]:
         if self._open is not None and self._open.kind == "call":

@@ -29,8 +29,12 @@ def messages(draw: st.DrawFn) -> dict[str, Any]:
         {"id": f"call-{n}", "type": "function", "function": {"name": draw(_names), "arguments": _json(draw)}}
         for n in range(count)
     ]
-    message: dict[str, Any] = {"role": "assistant", "content": said}
-    return message | ({"reasoning_content": thought} if thought else {}) | ({"tool_calls": calls} if calls else {})
+    thoughts: dict[str, Any] = {}
+    if thought:
+        thoughts["reasoning_content"] = thought
+        if draw(st.booleans()):
+            thoughts["thinking_blocks"] = [{"type": "thinking", "thinking": thought, "signature": draw(_words)}]
+    return {"role": "assistant", "content": said, **thoughts} | ({"tool_calls": calls} if calls else {})
 
 
 def _json(draw: st.DrawFn) -> str:
@@ -74,7 +78,7 @@ def chunked(text: str, draw: st.DrawFn) -> list[str]:
 @st.composite
 def deltas(draw: st.DrawFn, message: dict[str, Any]) -> list[Delta]:
     """The message in pieces, as a provider streams it: with a number for each call, or with none."""
-    parts: list[Delta] = [{"reasoning_content": one} for one in chunked(message.get("reasoning_content") or "", draw)]
+    parts = _thoughts(message, draw)
     parts += [{"content": one} for one in chunked(message["content"] or "", draw)]
     numbered = draw(st.booleans())
     for place, call in enumerate(message.get("tool_calls") or ()):
@@ -84,6 +88,16 @@ def deltas(draw: st.DrawFn, message: dict[str, Any]) -> list[Delta]:
         parts.append({"tool_calls": [{**index, **begun}]})
         parts += [{"tool_calls": [{**index, "function": {"arguments": one}}]} for one in rest]
     return parts
+
+
+def _thoughts(message: dict[str, Any], draw: st.DrawFn) -> list[Delta]:
+    """The thoughts in pieces; Claude's come twice, and their signature last."""
+    pieces = chunked(message.get("reasoning_content") or "", draw)
+    if "thinking_blocks" not in message:
+        return [{"reasoning_content": one} for one in pieces]
+    [block] = message["thinking_blocks"]
+    told = [{"reasoning_content": one, "thinking_blocks": [{"type": "thinking", "thinking": one}]} for one in pieces]
+    return [*told, {"thinking_blocks": [{"type": "thinking", "thinking": "", "signature": block["signature"]}]}]
 
 
 def calls_of(message: dict[str, Any]) -> list[tuple[str, str, str]]:
