@@ -123,11 +123,13 @@ class Chooser:
 
     def stage(self) -> Stage:
         """The tier that is asked first: the one asked for, at most the ladder's, at least the node's `min_tier`."""
+        ask = self.ask
+        self.catalog.require("model", *([ask.model] if ask.model else []), *(ask.models or ()))
+        self.catalog.require("tier", *([ask.min_tier] if ask.min_tier else []))
         asked, why = self._asked()
         if asked not in self.catalog.tiers:
             return Stage(asked, why)
-        order, lowest = self._order, self.ask.min_tier
-        self.catalog.require("tier", *([lowest] if lowest else []))
+        order, lowest = self._order, ask.min_tier
         tier, step = capped(asked, order, self.policy, self.now.left)
         why = step or why
         if lowest is not None and order.index(tier) < order.index(lowest):

@@ -73,7 +73,7 @@ def priced(stay: Price, go: Price, messages: Sequence[Message], input_tokens: in
     lengths = [
         len(str(message.get("content") or "")) + len(str(message.get("tool_calls") or "")) for message in messages
     ]
-    last = max(place for place, message in enumerate(messages) if message.get("role") == "assistant")
+    last = max((place for place, message in enumerate(messages) if message.get("role") == "assistant"), default=0)
     cached = input_tokens * sum(lengths[: last + 1]) // max(1, sum(lengths))
     output = max(1, lengths[last] // CHARACTERS_A_TOKEN)
     warm = Usage(input_tokens=input_tokens, cache_read_tokens=cached, output_tokens=output)

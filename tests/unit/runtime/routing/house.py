@@ -16,7 +16,13 @@ __all__ = ["ASKED", "CATALOG", "HOUSE", "TIERS", "asked", "exchange", "left"]
 HOUSE = """\
 database: sqlite:///bursar.db
 models:
-  llama: {provider: vllm, model: llama, api_base: "http://127.0.0.1:8000/v1", price: free, slots: 2, context_window: 8192}
+  llama:
+    provider: vllm
+    model: llama
+    api_base: "http://127.0.0.1:8000/v1"
+    price: free
+    slots: 2
+    context_window: 8192
   mini:
     provider: openai_compatible
     model: mini

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bursar.agents.tier import Data
 from bursar.budget.errors import UsageError
 from bursar.budget.refusal import Refusal
 from bursar.runtime.ask import Ask
@@ -163,10 +164,8 @@ TALK = [
 
 
 def test_a_switch_that_costs_more_than_it_saves_is_not_made_where_it_is_optional() -> None:
-    choice = chosen(
-        asked("standard", messages=TALK, models=["mini", "mid"]), now=Situation(author="mini"), tokens=4_000
-    )
-    assert reasons(choice)[0] == "stays on mini: about $0.00040288 from its cache, mid $0.004004"
+    choice = chosen(asked("standard", messages=TALK), now=Situation(author="mini"), tokens=4_000)
+    assert reasons(choice)[0] == "stays on mini: about $0.0004019 from its cache, mid $0.004004"
     dear = chosen(
         asked("frontier", messages=TALK),
         policy=Policy(tenant="acme", ladder=LADDER),
@@ -223,7 +222,7 @@ def policies(draw: st.DrawFn) -> Policy:
     allowed = [tier for tier in TIERS if tiers is None or tier in tiers]
     steps = draw(st.lists(st.tuples(st.integers(1, 100), st.sampled_from(allowed)), max_size=3))
     ladder = [DowngradeStep(below_percent=percent, tier=tier) for percent, tier in steps]
-    data = draw(st.sampled_from(["any", "local_only"]))
+    data: Data = draw(st.sampled_from(get_args(Data)))
     return Policy(tenant="acme", tiers=tiers and allowed, models=draw(SOME), data=data, ladder=ladder)
 
 
@@ -269,7 +268,9 @@ def test_no_choice_ever_names_what_the_tenant_or_the_node_forbids(
 def test_the_same_question_at_the_same_moment_has_the_same_answer(
     ask: Ask, policy: Policy, now: Situation, tokens: int
 ) -> None:
-    assert chosen(ask, policy=policy, now=now, tokens=tokens) == chosen(ask, policy=policy, now=now, tokens=tokens)
+    first, second = (chosen(ask, policy=policy, now=now, tokens=tokens) for _ in range(2))
+    assert (first.stage, first.candidates) == (second.stage, second.candidates)
+    assert [obstacle.words for obstacle in first.passed] == [obstacle.words for obstacle in second.passed]
 
 
 @given(asks(), policies(), situations())
