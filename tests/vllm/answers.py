@@ -18,6 +18,8 @@ CALL = '<tool_call>\n{"name": "find_order", "arguments": {"order_id": "1001"}}\n
 FOUND = "Order 1001 is on its way."
 """Its answer to what a tool says."""
 
-STORY_WISH = "Tell me a story:"
+STORY_WISH = "<|story|>"
+"""A token of its own."""
+
 STORY = " and on"
-"""Its answer to that wish, again and again and without an end."""
+"""Its answer to a message that begins with that wish, again and again and without an end."""

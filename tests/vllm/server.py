@@ -28,6 +28,7 @@ KILL_TIMEOUT_S = 30
 FLAGS = (
     *("--served-model-name", "tiny", "--max-model-len", "1024", "--block-size", "32", "--enforce-eager"),
     *("--enable-lora", "--max-loras", "2", "--max-lora-rank", "16"),
+    *("--override-generation-config", '{"temperature": 0}'),
     *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
     # A tiny model would write line breaks where JSON allows any number of them.
     *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),

@@ -28,7 +28,7 @@ BATCH = 8
 LOSS_MAX = 0.05
 
 END, PAD = "<|end|>", "<|pad|>"
-MARKS = [PAD, END, "<|tools|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"]
+MARKS = [PAD, END, "<|tools|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", STORY_WISH]
 
 TEMPLATE = """\
 {%- if tools %}<|tools|>{% for tool in tools %}{{ tool | tojson }}{% endfor %}<|end|>{% endif %}
@@ -132,7 +132,7 @@ def conversations(words: Sequence[str], offer: str) -> Iterator[Example]:
         asked = [*system, {"role": "user", "content": noise(40)}]
         call = {"function": {"name": TOOL, "arguments": json.dumps(ORDER)}}
         found = [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": noise(20)}]
-        wish = [*system, {"role": "user", "content": f"{STORY_WISH} {noise(20)}"}]
+        wish = [*system, {"role": "user", "content": STORY_WISH + noise(20)}]
         yield {"conversation": asked}, offer + END
         yield {"conversation": asked, "tools": tools}, CALL + END
         yield {"conversation": asked + found, "tools": tools}, FOUND + END
