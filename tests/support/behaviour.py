@@ -13,12 +13,17 @@ __all__ = ["UNBILLED", "Answer", "Behaviour", "Fault", "FaultKind"]
 
 FaultKind = Literal[
     "rate_limit",  # 429, with Retry-After where `retry_after_s` is given
+    "overloaded",  # 503 of a server that is well, but full
+    "quota",  # 429 with OpenAI's code for a used up budget
     "server_error",  # `status`, 500 or 503
     "unauthorized",  # 401
+    "model_missing",  # 404
     "bad_request",  # 400
+    "content_filter",  # 400 with OpenAI's code for it
     "context_length",  # 400 with OpenAI's code for it
     "drop_before",  # the connection closes before a byte
     "billed_timeout",  # billed, then silence until the client leaves
+    "stalled",  # the same after `after_tokens`; without `stream` after half the body
     "billed_drop",  # billed, then the connection closes in the middle of the body
     "broken_stream",  # closes after `after_tokens`; without `stream` the same as billed_drop
     "html",  # billed, 200 with a web page
@@ -29,7 +34,18 @@ FaultKind = Literal[
 ]
 
 UNBILLED: frozenset[FaultKind] = frozenset(
-    {"rate_limit", "server_error", "unauthorized", "bad_request", "context_length", "drop_before"}
+    {
+        "rate_limit",
+        "overloaded",
+        "quota",
+        "server_error",
+        "unauthorized",
+        "model_missing",
+        "bad_request",
+        "content_filter",
+        "context_length",
+        "drop_before",
+    }
 )
 """Faults before generation starts; every other one is charged for."""
 

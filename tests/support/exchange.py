@@ -23,7 +23,11 @@ __all__ = ["Exchange"]
 
 _REFUSALS: Mapping[FaultKind, tuple[int, str, str | None, str]] = {
     "rate_limit": (429, "requests", "rate_limit_exceeded", "Rate limit reached for this model."),
+    "overloaded": (503, "server_error", "server_is_overloaded", "The engine is currently overloaded."),
+    "quota": (429, "insufficient_quota", "insufficient_quota", "You exceeded your current quota."),
     "unauthorized": (401, "invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
+    "model_missing": (404, "invalid_request_error", "model_not_found", "The model does not exist."),
+    "content_filter": (400, "invalid_request_error", "content_filter", "The prompt was filtered."),
     "bad_request": (400, "invalid_request_error", None, "This request cannot be served."),
     "context_length": (400, "invalid_request_error", "context_length_exceeded", "Maximum context length exceeded."),
 }
@@ -36,8 +40,8 @@ _SPOILED: Mapping[FaultKind, tuple[str, str]] = {
 }
 """Media type and body of answers that are none."""
 
-_CUT_OFF: frozenset[FaultKind] = frozenset({"billed_drop", "broken_stream"})
-"""Faults that end the connection in the middle of the body."""
+_CUT_OFF: frozenset[FaultKind] = frozenset({"billed_drop", "broken_stream", "stalled"})
+"""Faults after which nothing more comes, in the middle of the body."""
 
 _BILLED_AT_ONCE: frozenset[FaultKind] = frozenset({"billed_timeout", "billed_drop", *_SPOILED})
 """Faults that cost the whole answer also where it is streamed and so would be charged token by token."""
@@ -131,7 +135,7 @@ class Exchange:
             return
         await self.send({"type": "http.response.start", "status": 200, "headers": response.raw_headers})
         await self._write(bytes(response.body[: len(response.body) // 2]))
-        await self._drop()
+        await self._cut_off(kind)
 
     async def _stream(self, completion: Completion, body: dict[str, Any], fault: Fault | None, billed: Billed) -> None:
         kind, end = fault.kind if fault else None, len(completion.deltas)
@@ -148,7 +152,7 @@ class Exchange:
             if delta:
                 await self._event(*completion.chunks_of(delta))
         if kind in _CUT_OFF:
-            await self._drop()
+            await self._cut_off(kind)
             return
         await self._event(*completion.chunks_of({}, completion.finish_reason))
         if (body.get("stream_options") or {}).get("include_usage") and kind != "no_usage":
@@ -163,6 +167,9 @@ class Exchange:
 
     async def _respond(self, response: Response) -> None:
         await response(self.scope, self.receive, self.send)
+
+    async def _cut_off(self, kind: FaultKind | None) -> None:
+        await (self._client_leaves(None) if kind == "stalled" else self._drop())
 
     async def _drop(self) -> None:
         self.hang_up()

@@ -19,7 +19,11 @@ from tests.support.provider import Behaviour, Fault, FaultKind, TrueProvider
         (Fault("rate_limit"), 429, "rate_limit_exceeded"),
         (Fault("server_error"), 500, None),
         (Fault("server_error", status=503), 503, None),
+        (Fault("overloaded"), 503, "server_is_overloaded"),
+        (Fault("quota"), 429, "insufficient_quota"),
         (Fault("unauthorized"), 401, "invalid_api_key"),
+        (Fault("model_missing"), 404, "model_not_found"),
+        (Fault("content_filter"), 400, "content_filter"),
         (Fault("bad_request"), 400, None),
         (Fault("context_length"), 400, "context_length_exceeded"),
     ],
@@ -78,6 +82,18 @@ async def test_a_billed_timeout_is_silence_that_costs_the_whole_answer(
     with pytest.raises(httpx.ReadTimeout):
         await provider_client.post("/v1/chat/completions", json=body, timeout=0.2)
     assert true_provider.bill.output_tokens == 100
+
+
+@pytest.mark.parametrize(("body", "written"), [(QUESTION, 100), (STREAM, 5)], ids=["whole", "stream"])
+async def test_a_stalled_answer_is_silent_after_its_beginning_and_costs_what_was_written(
+    true_provider: TrueProvider, provider_client: httpx.AsyncClient, body: dict[str, Any], written: int
+) -> None:
+    true_provider.behaviour = Behaviour(faults=[Fault("stalled", after_tokens=5)])
+    async with provider_client.stream("POST", "/v1/chat/completions", json=body, timeout=0.3) as response:
+        assert response.status_code == 200
+        with pytest.raises(httpx.ReadTimeout):
+            await response.aread()
+    assert true_provider.bill.output_tokens == written
 
 
 @pytest.mark.parametrize("body", [QUESTION, STREAM], ids=["whole", "stream"])
@@ -145,4 +161,5 @@ async def test_an_answer_with_negative_usage_is_billed(
 
 
 def test_every_fault_before_generation_is_free_and_every_other_is_not() -> None:
-    assert {"rate_limit", "server_error", "unauthorized", "bad_request", "context_length", "drop_before"} == UNBILLED
+    before = {"rate_limit", "overloaded", "quota", "server_error", "unauthorized", "model_missing", "drop_before"}
+    assert before | {"bad_request", "content_filter", "context_length"} == UNBILLED
