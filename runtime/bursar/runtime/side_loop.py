@@ -46,6 +46,10 @@ class SideLoop:
                 "chat_model was called without await in a coroutine; nothing was sent",
                 next_step="use `await model.ainvoke(...)` or `async for ... in model.astream(...)`, or a plain `def`",
             )
+        return self.begin(coroutine)
+
+    def begin(self, coroutine: Coroutine[Any, Any, R]) -> Future[R]:
+        """`soon`, from any thread, for whoever never waits for it there."""
         with self._lock:
             if not self._closed:
                 return asyncio.run_coroutine_threadsafe(coroutine, self._started())

@@ -82,7 +82,7 @@ class Catalog:
         self, config: Config, *, env: Mapping[str, str] = os.environ, prices: PriceBook | PriceList | None = None
     ) -> None:
         """`prices` is the store's list; without one there is the built-in book alone."""
-        self._config = config
+        self.config = self._config = config
         self._env = env
         self._listed = prices or PriceBook.builtin()
         self._models: dict[str, Model] = {}

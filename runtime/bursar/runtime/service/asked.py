@@ -14,7 +14,7 @@ _SENT_ON = ("top_p", "seed", "presence_penalty", "frequency_penalty", "logit_bia
 """What the provider is told as it stands; none of it can make a call cost more than was reserved."""
 
 
-def asked(chat: Mapping[str, Any], offer: Offer, *, node: str, digest: str, exclusive: bool) -> Ask:
+def asked(chat: Mapping[str, Any], offer: Offer, *, node: str, digest: str | None, exclusive: bool) -> Ask:
     """The question in a body that was validated, to the tier or model that it names."""
     stop = chat.get("stop")
     return Ask(

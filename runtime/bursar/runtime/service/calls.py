@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from bursar.runtime.service.asked import asked
 from bursar.runtime.service.caller import Attribution, Caller
 from bursar.runtime.service.errors import KeyReused
 from bursar.runtime.service.names import Names
-from bursar.runtime.service.pace import Pace
+from bursar.runtime.service.pace import Pace, Taken
 
 __all__ = ["Answered", "Calls", "Sent", "Streamed"]
 
@@ -116,7 +116,8 @@ class Streamed:
 class Calls:
     """Makes paid calls for callers, on one event loop."""
 
-    def __init__(self, names: Names, pace: Pace) -> None:
+    def __init__(self, names: Names, pace: Pace | None = None) -> None:
+        """Without a pace callers may ask as fast as they like: runs under way are bounded by their limits alone."""
         self._names = names
         self._pace = pace
         self._locks: dict[tuple[str, str], asyncio.Lock] = {}
@@ -154,16 +155,18 @@ class Calls:
         streamed: Streamed | None = None,
     ) -> Answered:
         offer = self._names.resolve(caller, chat["model"])
-        ask = asked(chat, offer, node=where.node, digest=_digest(chat), exclusive=repeatable)
+        # A run that repeats itself is told of; what is asked by a standing key again and again is no loop.
+        digest = _digest(chat) if repeatable or caller.is_run else None
+        ask = asked(chat, offer, node=where.node, digest=digest, exclusive=repeatable)
         run = await self._run_for(caller, where)
         on_delta: Delta | None = None
         if streamed is not None:
             run, on_delta = _listened_to(run, streamed), streamed.add
         most = partial(_most_tokens, run, ask)
-        async with self._pace.kept(caller, most) as pace, self._alone(run, call_id, needed=repeatable):
+        async with self._kept(caller, most) as pace, self._alone(run, call_id, needed=repeatable):
             paid = await run.calls.make(run, ask, call_id, on_delta)
             pace.used = paid.posted.tokens
-        if paid.digest != ask.digest:
+        if repeatable and paid.digest != digest:
             raise KeyReused
         if streamed is not None and paid.replayed:
             streamed.add(_in_one_piece(paid.message))
@@ -198,12 +201,15 @@ class Calls:
         call_id = _call_id(None if idempotency_key is None else f"{idempotency_key}:{digest}")
         run = await self._run_for(caller, where)
         most = partial(_tokens_of, run, inputs)
-        async with self._pace.kept(caller, most) as pace, self._alone(run, call_id, needed=idempotency_key is not None):
+        async with self._kept(caller, most) as pace, self._alone(run, call_id, needed=idempotency_key is not None):
             made = await run.calls.embeddings.embed(
                 run, offer.model or model, inputs, call_id=call_id, node=where.node, dimensions=dimensions
             )
             pace.used = made.paid.posted.tokens
         return made.vectors, _answered(call_id, offer.tier, made.paid)
+
+    def _kept(self, caller: Caller, tokens: Callable[[], int]) -> AbstractAsyncContextManager[Taken]:
+        return nullcontext(Taken(0)) if self._pace is None else self._pace.kept(caller, tokens)
 
     @asynccontextmanager
     async def _alone(self, run: RunContext, call_id: str, *, needed: bool) -> AsyncIterator[None]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -74,9 +76,18 @@ def run_server(file: Path, listener: socket.socket, *, workers: int) -> None:
     """Serve what the configuration in a file says, until a signal; each worker is a process with its own runtime."""
     config = server_config(Serving(file), workers=workers)
     if workers == 1:
-        uvicorn.Server(config).run([listener])
+        _Server(config).run([listener])
     else:
         Multiprocess(config, [listener]).run()
+
+
+class _Server(uvicorn.Server):
+    """A server for which a signal is a reason to end, and not one to die of once it has ended."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End; at once where Ctrl-C is pressed again."""
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
 
 class Serving:
