@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date
 from decimal import Context, Decimal, localcontext
 from typing import Any
@@ -201,6 +202,21 @@ def test_a_fee_for_each_request_is_part_of_its_cost_and_of_its_worst_case() -> N
     assert searched.output_tokens_within(5_002_000, 1) == 0
     assert searched.output_tokens_within(5_001_999, 1) == -1
     assert not price("0", "0", request_usd=Decimal("0.005")).is_free
+
+
+@given(prices, usages())
+def test_what_a_cache_saved_is_what_the_same_tokens_would_have_cost_without_it_less_what_they_cost(
+    price: Price, usage: Usage
+) -> None:
+    without = replace(
+        usage,
+        input_audio_tokens=usage.input_audio_tokens + usage.cache_read_audio_tokens,
+        cache_read_tokens=0,
+        cache_write_tokens=0,
+        cache_write_1h_tokens=0,
+        cache_read_audio_tokens=0,
+    )
+    assert abs(price.cost(without) - price.cost(usage) - price.saved(usage)) <= 1  # each is rounded by itself
 
 
 @given(prices, usages())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from bursar.budget import Amounts, Ledger, Limits, Refusal, Scope
 from bursar.budget.errors import NotFoundError
-from bursar.budget.testing import NOON, SUPPORT, Clock, a_call, a_quote, reserved, tokens
+from bursar.budget.testing import NOON, PRICE, SUPPORT, Clock, a_call, a_quote, reserved, tokens
+from bursar.budget.usage import Usage
 
 
 @pytest.fixture
@@ -41,6 +43,17 @@ def test_a_call_is_found_by_its_id_and_by_its_number_with_what_it_drew_on(ledger
         ("acme/support/run_1", "total"): [None, None, 3, None],
     }
     assert ledger.reports.attempts(str(second.id)) == [(second, draws)]
+
+
+def test_a_run_s_bill_says_what_the_providers_caches_saved(ledger: Ledger) -> None:
+    cached = replace(PRICE, id="cached", cache_read_usd_per_mtok=PRICE.input_usd_per_mtok / 10)
+    usage = Usage(input_tokens=40, output_tokens=5, cache_read_tokens=30)
+    for number in range(2):
+        made = reserved(ledger, a_call(f"run_1:task::{number}"), a_quote(price=cached))
+        ledger.settle(made, usage=usage, outcome="exact", reply="hello")
+    bill = ledger.reports.bill("run_1")
+    assert bill.saved_nanousd == 2 * 30 * 900
+    assert bill.posted.nanousd + bill.saved_nanousd == 2 * PRICE.cost(usage)
 
 
 @pytest.mark.parametrize("call", ["run_1:task::9", "run_2:task::0", "17", "9" * 40, "", "٣"])

@@ -265,10 +265,20 @@ class Price(Schedule):
 
     def cost(self, usage: Usage) -> int:
         """The cost of a call in nano-USD, rounded up once."""
-        schedule = self if usage.service_tier == "standard" else self._own(usage.service_tier) or self
-        rates = schedule._at(usage.input_tokens) if schedule._edges else schedule
-        tokens: int = sum(map(mul, usage.parts, rates._nano))
+        tokens: int = sum(map(mul, usage.parts, self._rates_of(usage)._nano))
         return -(-(tokens + self._fee * (usage.searches or 1)) // _MTOK)
+
+    def saved(self, usage: Usage) -> int:
+        """What the provider's prompt cache saved, in nano-USD, rounded down.
+
+        That is what the tokens it read or wrote would have cost as plain input, less what they cost; below 0 where
+        writing cost more than reading saved.
+        """
+        used, nano = usage.parts, self._rates_of(usage)._nano
+        text = used.cache_read * (nano.input - nano.cache_read) + used.cache_write * (nano.input - nano.cache_write)
+        hour = used.cache_write_1h * (nano.input - nano.cache_write_1h)
+        audio = used.cache_read_audio * (nano.input_audio - nano.cache_read_audio)
+        return (text + hour + audio) // _MTOK
 
     def worst_case(self, input_tokens: int, output_tokens: int) -> int:
         """The most, in nano-USD, that any usage of at most so many tokens, and one search, can cost within `bounds`."""
@@ -322,6 +332,10 @@ class Price(Schedule):
             )
         except (AttributeError, KeyError, TypeError, InvalidOperation) as error:
             raise ValueError(f"not a price record: {record!r} ({error!r})") from error
+
+    def _rates_of(self, usage: Usage) -> Rates:
+        schedule = self if usage.service_tier == "standard" else self._own(usage.service_tier) or self
+        return schedule._at(usage.input_tokens) if schedule._edges else schedule
 
     def _own(self, tier: ServiceTier) -> Schedule | None:
         """The prices of a tier that has its own."""

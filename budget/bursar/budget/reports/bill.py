@@ -63,6 +63,13 @@ class Attempt:
         """The name of the price row."""
         return self.price.id if self.price else None
 
+    @property
+    def saved_nanousd(self) -> int:
+        """What the provider's prompt cache saved (see `Price.saved`); 0 where nobody knows what the call used."""
+        if self.price is None or self.usage is None or self.outcome == "unknown":
+            return 0
+        return self.price.saved(self.usage)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
@@ -89,6 +96,11 @@ class RunBill:
     stopped: Refusal | None
     changes: Sequence[tuple[datetime, str, str, str]]
     """Changes of its gate and limits: time, kind, author and note."""
+
+    @property
+    def saved_nanousd(self) -> int:
+        """What prompt caches saved in all; below 0 where they cost more than they saved."""
+        return sum(attempt.saved_nanousd for attempt in self.attempts)
 
 
 _BALANCE = (

@@ -133,6 +133,7 @@ def bill_json(bill: RunBill, run: Run | None) -> dict[str, Any]:
         "cost": amounts_json(bill.posted),
         "sum": amounts_json(total),
         "held": amounts_json(bill.held),
+        "saved_by_caches_usd": money(bill.saved_nanousd),
         "refused": refusal_json(bill.stopped) if bill.stopped else None,
         "attempts": [attempt_json(attempt) for attempt in bill.attempts],
         "changes": [

@@ -146,6 +146,9 @@ def _print_sum(bill: RunBill) -> None:
     out.print(Text.assemble(f"cost of the run      ${money(bill.posted.nanousd)}  ", verdict))
     if bill.held:
         out.print(f"held for calls now   ${money(bill.held.nanousd)}")
+    if saved := bill.saved_nanousd:
+        said = "saved by caches      " if saved > 0 else "caches cost, so far  "
+        out.print(f"{said}${money(abs(saved))}")
 
 
 def _print_history(bill: RunBill, run: Run | None) -> None:
