@@ -8,13 +8,15 @@ if TYPE_CHECKING:
     from bursar.runtime.chat import chat_model
     from bursar.runtime.embeddings import embedding_model, reranker
     from bursar.runtime.runtime import Runtime
+    from bursar.runtime.service.loopback import gateway_env
 
-__all__ = ["Runtime", "chat_model", "embedding_model", "reranker"]
+__all__ = ["Runtime", "chat_model", "embedding_model", "gateway_env", "reranker"]
 
 _HOMES = {
     "Runtime": "bursar.runtime.runtime",
     "chat_model": "bursar.runtime.chat",
     "embedding_model": "bursar.runtime.embeddings",
+    "gateway_env": "bursar.runtime.service.loopback",
     "reranker": "bursar.runtime.embeddings",
 }
 
