@@ -49,7 +49,7 @@ class _Meta(BaseModel):
     model_config = _STRICT
 
     format: Literal["bursar-route-1"] = "bursar-route-1"
-    tiers: Annotated[list[str], Field(min_length=2, max_length=64)]
+    tiers: Annotated[list[str], Field(min_length=2)]
     incumbent: str
     known_min: Share
     down: _Trial | None
