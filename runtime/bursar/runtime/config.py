@@ -49,8 +49,9 @@ from bursar.runtime.config_fields import (
 from bursar.runtime.config_file import Document, read_file, read_yaml
 from bursar.runtime.config_gateway import GatewayConfig
 from bursar.runtime.config_ledger import LedgerConfig
+from bursar.runtime.config_names import as_mapping, misnamed
 from bursar.runtime.config_prices import SIM_PRICE, DeclaredPrice, GpuPrice, ModelPrice
-from bursar.runtime.config_problems import Problem, Problems, explain, nearest
+from bursar.runtime.config_problems import Problem, Problems, explain
 from bursar.runtime.config_routing import AutoConfig, DowngradeStep, RatesConfig
 from bursar.runtime.config_webhooks import Webhooks
 
@@ -277,7 +278,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _refers_to_what_exists(self) -> Self:
         sections = self.model_dump(include={"models", "tiers", "organisations", "tenants", "auto"})
-        if problems := [*_dangling(sections), *self._over_their_organisation()]:
+        if problems := [*misnamed(sections), *self._over_their_organisation()]:
             raise Problems(problems)
         return self
 
@@ -370,45 +371,6 @@ class Config(Section):
         )
 
 
-def _dangling(data: Mapping[str, Any]) -> Iterator[Problem]:
-    """Names in tiers and tenants that name nothing. Takes data of any shape, to report it beside every other error."""
-    models, tiers, organisations, tenants = (
-        _mapping(data.get(key)) for key in ("models", "tiers", "organisations", "tenants")
-    )
-    for tier, names in tiers.items():
-        yield from _unknown_names(("tiers", tier), names, "model", models)
-    yield from _unknown_name(("auto", "incumbent"), _mapping(data.get("auto")).get("incumbent"), "tier", tiers)
-    for tenant, section in tenants.items():
-        yield from _unknown_names(("tenants", tenant, "tiers"), _mapping(section).get("tiers"), "tier", tiers)
-        yield from _unknown_names(("tenants", tenant, "models"), _mapping(section).get("models"), "model", models)
-        for index, step in enumerate(_listed(_mapping(section).get("downgrade"))):
-            yield from _unknown_name(
-                ("tenants", tenant, "downgrade", index, "tier"), _mapping(step).get("tier"), "tier", tiers
-            )
-        named = _mapping(section).get("organisation")
-        if isinstance(named, str) and named not in organisations:
-            text = f"there is no such organisation{nearest(named, organisations)}"
-            yield Problem(path=("tenants", tenant, "organisation"), text=text)
-
-
-def _unknown_names(path: tuple[str, ...], names: object, noun: str, known: Mapping[str, Any]) -> Iterator[Problem]:
-    for index, name in enumerate(_listed(names)):
-        yield from _unknown_name((*path, index), name, noun, known)
-
-
-def _unknown_name(path: tuple[str | int, ...], name: object, noun: str, known: Mapping[str, Any]) -> Iterator[Problem]:
-    if isinstance(name, str) and name not in known:
-        yield Problem(path=path, text=f"there is no such {noun}{nearest(name, known)}")
-
-
-def _listed(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
 _INSTALLATION = ("database", "models", "tiers")
 """What a file of other budgets leaves as it is."""
 
@@ -447,7 +409,7 @@ def parse_config(text: str, *, file: str | Path, rest: Config | None = None) -> 
         config = Config.model_validate(data)
     except ValidationError as error:
         problems += explain(error, written=document.places, schema=config_schema())
-        problems += _dangling(_mapping(data))
+        problems += misnamed(as_mapping(data))
     if problems:
         raise document.error(problems)
     config._document, config._path = document, Path(file).absolute()

@@ -136,9 +136,8 @@ def test_a_tag_is_refused_and_never_acted_on() -> None:
 
 def test_a_merge_key_is_an_unknown_key() -> None:
     text = f"{MINIMAL}tenants: {{a: &a {{on_limit: stop}}, b: {{<<: *a}}}}"
-    assert mistakes(text) == [
-        f"4:39: tenants.b.<<: unknown key; expected one of {', '.join(TenantConfig.model_fields)}"
-    ]
+    shown = ", ".join([*TenantConfig.model_fields][:12])
+    assert mistakes(text) == [f"4:39: tenants.b.<<: unknown key; expected one of {shown}, ..."]
 
 
 # Mistakes in a key
@@ -183,8 +182,8 @@ def test_a_database_is_a_file_or_a_server_without_a_password(database: str, mist
         ("tenants: [acme]", "4:1: tenants: expected a mapping, not a list"),
         ("tenants: {acme: 5}", '4:17: tenants.acme = "5": expected a mapping'),
         (
-            "tenants: {acme: {on_limit: downgrade}}",
-            "4:28: tenants.acme.on_limit = \"downgrade\": expected 'finalize', 'escalate' or 'stop'",
+            "tenants: {acme: {on_limit: crash}}",
+            "4:28: tenants.acme.on_limit = \"crash\": expected 'finalize', 'escalate', 'downgrade' or 'stop'",
         ),
         ("tenants: {acme: {tiers: []}}", "4:18: tenants.acme.tiers: must not be empty"),
         (
@@ -379,3 +378,48 @@ def test_a_name_fits_into_an_account_path(name: str) -> None:
 @pytest.mark.parametrize("name", ["a", "0", "gpt-4.1-mini", "a" * 63])
 def test_a_good_name_is_taken(name: str) -> None:
     assert name in parse(MINIMAL.replace("demo", name)).models
+
+
+# Mistakes in who answers
+
+TIERED = """\
+database: sqlite:///bursar.db
+models: {demo: {provider: sim, scenario: support}, vectors: {provider: sim, scenario: support, kind: embedding}}
+tiers: {small: [demo], standard: [demo], frontier: [demo]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("fragment", "mistake"),
+    [
+        ("{below_percent: 50, tier: huge}", 'tier = "huge": there is no such tier; expected one of small, standard'),
+        (
+            "{below_percent: 20, tier: standard}, {below_percent: 20, tier: small}",
+            'below_percent = "20": expected a smaller share than the step before it (20)',
+        ),
+        (
+            "{below_percent: 50, tier: small}, {below_percent: 20, tier: standard}",
+            'tier = "standard": expected a lower tier than the step before it (small)',
+        ),
+        ("{below_percent: 0, tier: small}", 'below_percent = "0": expected at least 1'),
+    ],
+)
+def test_a_ladder_leads_down_over_tiers_that_there_are(fragment: str, mistake: str) -> None:
+    [line] = mistakes(f"{TIERED}tenants: {{acme: {{downgrade: [{fragment}]}}}}")
+    assert mistake in line
+
+
+def test_a_ladder_leads_to_tiers_that_the_tenant_may_use() -> None:
+    steps = "tiers: [frontier], downgrade: [{below_percent: 5, tier: small}]"
+    [line] = mistakes(f"{TIERED}tenants: {{acme: {{{steps}}}}}")
+    assert 'tier = "small": expected one of the tenant\'s tiers: frontier' in line
+
+
+def test_only_chat_models_stand_in_tiers_and_none_is_called_auto() -> None:
+    text = TIERED.replace("small: [demo]", "small: [demo, vectors], auto: [demo]")
+    assert mistakes(f"{text}auto: {{incumbent: middle}}") == [
+        '3:23: tiers.small[1] = "vectors": expected a chat model, and vectors is of kind embedding: '
+        "calls name it, no tier does",
+        "3:33: tiers.auto: this name is kept for the tier that `auto` chooses",
+        '4:19: auto.incumbent = "middle": there is no such tier; expected one of small, auto, standard, frontier',
+    ]
