@@ -90,8 +90,8 @@ def test_every_entry_of_the_shipped_book_is_a_price_and_none_is_free() -> None:
     entries = list(BUILTIN.entries())
     assert len(entries) == len(BUILTIN) > 2_000
     for name, found in entries:
-        assert found.price.input_usd_per_mtok > 0, name
-        assert found.price.output_usd_per_mtok > 0, name
+        assert not found.price.is_free, name
+        assert found.price.input_usd_per_mtok > 0 or found.price.request_usd > 0, name
         assert found.price.id == f"book:{name}@{BUILTIN.taken}"
 
 
@@ -157,7 +157,10 @@ def test_entries_are_filtered_by_a_part_of_their_name_in_any_case() -> None:
         {"input_cost_per_token": 0},
         {"output_cost_per_token": 0.0},
         {"output_cost_per_token": None},
-        {"mode": "embedding"},
+        {"mode": "image_generation"},
+        {"mode": "embedding", "input_cost_per_token": 0.0},
+        {"mode": "embedding", "input_cost_per_character": 1e-07},
+        {"mode": "rerank", "input_cost_per_token": 0.0, "input_cost_per_query": 0.0},
         {"mode": None},
         {"tiered_pricing": [{"input_cost_per_token": 1e-06, "range": [0, 32000]}]},
         {"tiered_pricing": [{"input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06, "range": [32000, 64000]}]},
@@ -262,6 +265,14 @@ def test_the_other_kinds_of_token_and_the_fee_of_a_request_are_in_the_book() -> 
     assert (found.input_audio_usd_per_mtok, found.input_image_usd_per_mtok) == (Decimal(32), Decimal(5))
     assert (found.output_audio_usd_per_mtok, found.output_image_usd_per_mtok) == (Decimal(64), Decimal(30))
     assert (found.cache_read_audio_usd_per_mtok, found.request_usd) == (Decimal(1), Decimal("0.005"))
+
+
+def test_an_embedding_costs_what_it_reads_and_a_rerank_a_fee_for_each_search() -> None:
+    embedding = facts(mode="embedding", output_cost_per_token=None).price
+    assert (embedding.input_usd_per_mtok, embedding.output_usd_per_mtok) == (Decimal("0.4"), 0)
+    search = facts(mode="rerank", input_cost_per_token=0.0, output_cost_per_token=0.0, input_cost_per_query=0.002).price
+    assert (search.input_usd_per_mtok, search.output_usd_per_mtok, search.request_usd) == (0, 0, Decimal("0.002"))
+    assert search.cost(Usage(input_tokens=0, output_tokens=0, searches=3)) == 6_000_000
 
 
 def test_sizes_are_kept_and_unknown_sizes_stay_unknown() -> None:

@@ -23,6 +23,8 @@ from bursar.budget.usage import ServiceTier
 __all__ = ["ModelFacts", "PriceBook", "book_from_litellm_map"]
 
 _MODES = ("chat", "completion", "responses")
+_READING_MODES = ("embedding", "rerank")
+"""Models that write nothing: their output costs nothing, which is no gap in the map."""
 
 _BILLS_PER_SEARCH = re.compile(r"deep-research|/sonar|-search(-preview|-api|$)")
 """Models that always search and bill every search: their tokens are not the whole price, so they have none here."""
@@ -127,17 +129,16 @@ class PriceBook:
 
 
 def book_from_litellm_map(raw: Mapping[str, Mapping[str, Any]], *, taken: date, source: str) -> dict[str, Any]:
-    """A book, as a JSON document, of every model whose price per token is known, exact and the whole price.
+    """A book, as a JSON document, of every model whose price is known, exact and the whole price.
 
-    Left out are models without a price for input and for output above zero (the map lists 0 where it does not know;
-    free is only what is declared free), in each of its steps of input length, or billed per search too.
+    An embedding or rerank model has a price for what it reads, or a fee for each search. Left out are other models
+    without a price for input and for output above zero (the map lists 0 where it does not know; free is only what is
+    declared free), in each of its steps of input length, or billed per search too.
     """
     models: dict[str, dict[str, Any]] = {}
     for key, entry in raw.items():
-        if entry.get("mode") not in _MODES or _BILLS_PER_SEARCH.search(key):
-            continue
-        name = _name(entry["litellm_provider"], key)
-        row = _row(entry)
+        row = _row_of(key, entry)
+        name = _name(entry.get("litellm_provider", ""), key)
         if row is not None and (name == key or name not in models):  # `provider/model` goes before a bare `model`
             models[name] = row
     return {"taken": taken.isoformat(), "source": source, "models": dict(sorted(models.items()))}
@@ -153,6 +154,24 @@ def _family(provider: str) -> str:
     if provider.startswith("vertex_ai"):
         return "vertex_ai"
     return "bedrock" if provider == "bedrock_converse" else provider
+
+
+def _row_of(key: str, entry: Mapping[str, Any]) -> dict[str, Any] | None:
+    if entry.get("mode") in _READING_MODES:
+        return _reading_row(entry)
+    return _row(entry) if entry.get("mode") in _MODES and not _BILLS_PER_SEARCH.search(key) else None
+
+
+def _reading_row(entry: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The price of an embedding by its tokens, or of rerank by its searches; None for one by its characters."""
+    read, search = entry.get("input_cost_per_token"), entry.get("input_cost_per_query")
+    searched = entry["mode"] == "rerank" and search
+    if not (read or searched) or entry.get("input_cost_per_character") or _steps(entry):
+        return None
+    row = {"input": format(_usd_per_mtok(read), "f"), "output": "0"}
+    if searched:
+        row["request"] = format(_exact(searched), "f")
+    return {**row, "context_window": entry["max_input_tokens"]} if entry.get("max_input_tokens") else row
 
 
 def _row(entry: Mapping[str, Any]) -> dict[str, Any] | None:
