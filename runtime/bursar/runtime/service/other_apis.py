@@ -21,7 +21,7 @@ from bursar.runtime.service.responses_request import ResponsesRequest
 from bursar.runtime.service.responses_request import chat_body as chat_of_responses
 from bursar.runtime.service.responses_stream import ResponseEvents
 from bursar.runtime.service.shapes import read_body
-from bursar.runtime.service.typed_events import stream
+from bursar.runtime.service.streamed_call import named, stream
 
 __all__ = ["count_tokens", "messages", "refused_message", "responses"]
 
@@ -35,7 +35,7 @@ async def responses(gateway: Gateway, request: Incoming) -> ASGIApp:
         return Opening(request=asked, own=_own(call_id), created_s=created_s)
 
     if asked.stream:
-        return await stream(gateway, request, chat, lambda call_id: ResponseEvents(opening(call_id)))
+        return await stream(gateway, request, chat, lambda call_id, _: ResponseEvents(opening(call_id)), named)
     answered = await gateway.calls.answer(request.caller, chat, request.where, request.idempotency_key)
     gateway.metrics.answered(request.caller, answered)
     return _json(response_of(opening(answered.id), answered), headers=of_answer(answered))
@@ -46,7 +46,7 @@ async def messages(gateway: Gateway, request: Incoming) -> ASGIApp:
     asked = read_body(MessagesRequest, request.body)
     chat = chat_of_messages(asked)
     if asked.stream:
-        return await stream(gateway, request, chat, lambda call_id: MessageEvents(asked.model, _own(call_id)))
+        return await stream(gateway, request, chat, lambda call_id, _: MessageEvents(asked.model, _own(call_id)), named)
     answered = await gateway.calls.answer(request.caller, chat, request.where, request.idempotency_key)
     gateway.metrics.answered(request.caller, answered)
     return _json(message_of(asked.model, _own(answered.id), answered), headers=of_answer(answered))

@@ -40,7 +40,7 @@ def events_of(parts: list[Delta], answer: Answered) -> Iterator[dict[str, Any]]:
     yield from events.end(answer)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(messages())
 def test_an_answer_sent_back_is_the_message_that_it_was(message: dict[str, Any]) -> None:
     content = message_of("small", "77", answered(message))["content"]
@@ -51,7 +51,7 @@ def test_an_answer_sent_back_is_the_message_that_it_was(message: dict[str, Any])
         assert sent.get(thoughts) == message.get(thoughts)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.data(), messages(), usages(), st.sampled_from(["stop", "length", "tool_calls", "content_filter"]))
 def test_every_event_is_one_of_anthropic_s_and_they_come_to_the_answer_given_at_once_however_it_is_cut(
     data: st.DataObject, message: dict[str, Any], usage: Usage, finish_reason: str
@@ -70,7 +70,7 @@ def test_every_event_is_one_of_anthropic_s_and_they_come_to_the_answer_given_at_
     assert [getattr(summed.usage, name) for name in counts] == [getattr(whole.usage, name) for name in counts]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.data(), messages())
 def test_a_block_ends_before_the_next_begins(data: st.DataObject, message: dict[str, Any]) -> None:
     parts: list[Delta] = data.draw(deltas(message))
@@ -80,7 +80,7 @@ def test_a_block_ends_before_the_next_begins(data: st.DataObject, message: dict[
     assert bounds == [(f"content_block_{word}", n) for n in range(blocks) for word in ("start", "stop")]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(messages(), usages())
 def test_usage_leaves_cached_tokens_out_of_the_input_and_nothing_else(message: dict[str, Any], usage: Usage) -> None:
     told = message_of("small", "77", answered(message, usage))["usage"]

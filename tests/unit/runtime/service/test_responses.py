@@ -44,14 +44,14 @@ def events_of(parts: list[Delta], answer: Answered) -> Iterator[dict[str, Any]]:
     yield from events.end(answer)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(messages())
 def test_an_answer_sent_back_is_the_message_that_it_was(message: dict[str, Any]) -> None:
     output = response_of(opening(), answered(message))["output"]
     assert chat(input=output)["messages"] == ([message] if message["content"] or calls_of(message) else [])
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.data(), messages(), st.none() | usages(), st.sampled_from(["stop", "length", "content_filter"]))
 def test_a_stream_comes_to_the_answer_given_at_once_however_it_is_cut(
     data: st.DataObject, message: dict[str, Any], usage: Usage | None, finish_reason: str
@@ -62,7 +62,7 @@ def test_a_stream_comes_to_the_answer_given_at_once_however_it_is_cut(
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.data(), messages())
 def test_every_event_is_one_of_openai_s_and_its_client_adds_them_up(
     data: st.DataObject, message: dict[str, Any]
@@ -81,7 +81,7 @@ def test_every_event_is_one_of_openai_s_and_its_client_adds_them_up(
     assert seen[-1].response.output_text == (message["content"] or "")
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(messages(), usages())
 def test_an_answer_is_a_response_of_openai_s(message: dict[str, Any], usage: Usage) -> None:
     response = Response.model_validate(response_of(opening(), answered(message, usage)))
