@@ -15,6 +15,7 @@ from bursar.budget.scope import Scope
 from bursar.runtime.ask import Ask, Delta, PaidReply
 from bursar.runtime.asking import Asking
 from bursar.runtime.attempt import Attempts
+from bursar.runtime.cascading import Cascading
 from bursar.runtime.context import RunContext
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Catalog
@@ -48,6 +49,7 @@ class PaidCalls:
         self._clock = clock
         self.counter = TokenCounter()
         self._attempts = Attempts(ledger, WaitingRoom(rng), health, clock=clock, rng=rng, sleep=sleep)
+        self._cascading = Cascading(self._answer, ledger, catalog)
         self.embeddings = PaidEmbeddings(catalog, self._attempts, self.counter, self._stop)
 
     async def make(self, run: RunContext, ask: Ask, call_id: str, on_delta: Delta | None = None) -> PaidReply:
@@ -56,7 +58,13 @@ class PaidCalls:
         Raises LimitReached where the ledger refuses (the run is stopped then), ModelCallFailed where no model
         answered, LedgerUnavailable where the ledger stays away. Nothing is sent without a reservation.
         """
-        counted = self.counter.count_request(ask.messages, ask.tools)
+        if ask.cascade is not None:
+            return await self._cascading.make(run, ask, ask.cascade, call_id, on_delta)
+        return await self._answer(run, ask, call_id, on_delta)
+
+    async def _answer(self, run: RunContext, ask: Ask, call_id: str, on_delta: Delta | None) -> PaidReply:
+        """One answer of one model."""
+        counted = self.counter.count_request(ask.messages, ask.tools, ask.response_format)
         chooser = self._router.chooser(run, ask, counted)
         stage = chooser.stage()
         _require_allowed(chooser.policy, ask, stage.tier)

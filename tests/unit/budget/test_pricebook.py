@@ -269,9 +269,13 @@ def test_the_other_kinds_of_token_and_the_fee_of_a_request_are_in_the_book() -> 
 
 def test_an_embedding_costs_what_it_reads_and_a_rerank_a_fee_for_each_search() -> None:
     embedding = facts(mode="embedding", output_cost_per_token=None).price
-    assert (embedding.input_usd_per_mtok, embedding.output_usd_per_mtok) == (Decimal("0.4"), 0)
+    assert (embedding.input_usd_per_mtok, embedding.output_usd_per_mtok) == (Decimal("0.4"), Decimal(0))
     search = facts(mode="rerank", input_cost_per_token=0.0, output_cost_per_token=0.0, input_cost_per_query=0.002).price
-    assert (search.input_usd_per_mtok, search.output_usd_per_mtok, search.request_usd) == (0, 0, Decimal("0.002"))
+    assert (search.input_usd_per_mtok, search.output_usd_per_mtok, search.request_usd) == (
+        Decimal(0),
+        Decimal(0),
+        Decimal("0.002"),
+    )
     assert search.cost(Usage(input_tokens=0, output_tokens=0, searches=3)) == 6_000_000
 
 

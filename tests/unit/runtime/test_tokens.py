@@ -53,6 +53,19 @@ def test_an_image_counts_as_a_constant_however_its_address_is_written() -> None:
     assert shown("https://example.com/a.png") > IMAGE_TOKENS
 
 
+def test_thoughts_that_go_back_to_the_model_and_the_schema_of_its_answer_are_counted() -> None:
+    said = {"role": "assistant", "content": "hello"}
+    plainly = COUNTER.count_request([said])
+    thought = {"type": "thinking", "thinking": "Let me see.", "signature": "c2ln" * 100}
+    blocks = {**said, "reasoning_content": "Let me see.", "thinking_blocks": [thought]}
+    assert COUNTER.count_request([blocks]) == plainly + plain("Let me see.")
+    assert COUNTER.count_request([{**said, "reasoning_content": "Let me see."}]) == plainly + plain("Let me see.")
+    hidden = {**said, "thinking_blocks": [{"type": "redacted_thinking", "data": "RW5j" * 10}]}
+    assert COUNTER.count_request([hidden]) == plainly + plain("RW5j" * 10)
+    schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}}}
+    assert COUNTER.count_request([said], response_format=schema) == plainly + plain(tokens.compact_json(schema))
+
+
 @pytest.mark.parametrize("text", [" " * 1_000_000, "a" * 200_000, "\ud800 lone half", "<|endoftext|>"])
 def test_no_text_is_too_strange_to_count(text: str) -> None:
     assert 0 < COUNTER.count_text(text) <= len(text.encode("utf-8", "surrogatepass"))

@@ -32,7 +32,7 @@ class LiteLLMMap(PriceReader):
         for model, entry in document.items():
             if not isinstance(entry, Mapping):
                 self.wrong(f" {model}", entry, "a mapping")
-            elif entry.get("mode") in ("chat", "completion", "responses"):
+            elif entry.get("mode") in ("chat", "completion", "responses", "embedding", "rerank"):
                 self._check(model, entry)
         if self.problems:
             return self.done("litellm map", {}, 0)

@@ -72,10 +72,19 @@ class TokenCounter:
         """Tokens of a text that does not come again, such as a piece of an answer: it is not remembered."""
         return sum(len(tokens) for tokens in self._encoded(text))
 
-    def count_request(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> int:
-        """Input tokens of a request in the shape of OpenAI's chat completions; tools count as their compact JSON."""
+    def count_request(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        response_format: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Input tokens of a request in the shape of OpenAI's chat completions.
+
+        Tools and the schema of the answer count as their compact JSON: providers write both into the prompt.
+        """
         offered = self.count_text(compact_json(tools)) if tools else 0
-        return ANSWER_TOKENS + offered + sum(map(self._message, messages))
+        asked = self.count_text(compact_json(response_format)) if response_format is not None else 0
+        return ANSWER_TOKENS + offered + asked + sum(map(self._message, messages))
 
     def cut(self, text: str, tokens: int) -> str:
         """The beginning of a text, at most so many tokens long."""
@@ -90,6 +99,10 @@ class TokenCounter:
         count = MESSAGE_TOKENS + self._content(message.get("content"))
         if name := message.get("name"):
             count += 1 + self.count_text(name)
+        if blocks := message.get("thinking_blocks"):
+            count += sum(map(self._thought, blocks))
+        elif thoughts := message.get("reasoning_content"):
+            count += self.count_text(thoughts)
         return count + sum(map(self._call, message.get("tool_calls") or ()))
 
     def _call(self, call: Mapping[str, Any]) -> int:
@@ -115,6 +128,10 @@ class TokenCounter:
         if part.get("type") == "text":
             return self.count_text(part["text"])
         return IMAGE_TOKENS if part.get("type") == "image_url" else self.count_text(compact_json(part))
+
+    def _thought(self, block: Mapping[str, Any]) -> int:
+        """A block of earlier thinking; its signature is not read, and what is encrypted is no shorter than its text."""
+        return self.count_text(block.get("thinking") or block.get("data") or "")
 
     def _encoded(self, text: str) -> list[list[int]]:
         # tiktoken's regular expression overflows its stack on about a million blanks.
