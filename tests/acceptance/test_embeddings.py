@@ -16,7 +16,7 @@ from bursar.budget.errors import UsageError
 from bursar.runtime import Runtime, embedding_model, reranker
 from bursar.runtime.paid_embedding import SEARCH_CHUNKS_MAX
 from bursar.runtime.runs.run import Run
-from bursar.runtime.stop import NoRunError
+from bursar.runtime.stop import ModelCallFailed, NoRunError
 from tests.acceptance.support import Texts, model_of, opened, write_config
 from tests.support.provider import TrueProvider
 from tests.support.vectors import vector_of
@@ -160,4 +160,20 @@ async def test_a_model_of_another_kind_is_refused_with_those_that_would_do(
 
     await ran(runtime, node)
     assert "use one of vectors" in str(caught[0])
+    assert true_provider.bill.requests == 0
+
+
+@pytest.mark.parametrize("allowed", [{"models": ["house"]}, {"data": "local_only"}], ids=["models", "data"])
+async def test_a_tenant_s_models_and_data_bound_embeddings_too(
+    tmp_path: Path, true_provider: TrueProvider, allowed: dict[str, Any]
+) -> None:
+    async def node(state: Texts) -> Texts:
+        with pytest.raises(ModelCallFailed, match="nothing was sent"):
+            await embedding_model("vectors").aembed_query("hi")
+        return {"texts": ["refused"]}
+
+    models = {"house": model_of(true_provider), "vectors": model_of(true_provider, kind="embedding", local=False)}
+    file = write_config(tmp_path, models, tiers={"small": ["house"]}, tenants={"acme": allowed})
+    async with opened(file) as runtime:
+        assert (await ran(runtime, node)).status == "succeeded"
     assert true_provider.bill.requests == 0

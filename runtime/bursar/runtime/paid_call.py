@@ -50,7 +50,7 @@ class PaidCalls:
         self.counter = TokenCounter()
         self._attempts = Attempts(ledger, WaitingRoom(rng), health, clock=clock, rng=rng, sleep=sleep)
         self._cascading = Cascading(self._answer, ledger, catalog)
-        self.embeddings = PaidEmbeddings(catalog, self._attempts, self.counter, self._stop)
+        self.embeddings = PaidEmbeddings(catalog, self._attempts, self.counter, self._router.policy, self._stop)
 
     async def make(self, run: RunContext, ask: Ask, call_id: str, on_delta: Delta | None = None) -> PaidReply:
         """The answer to `ask`, paid for by the run, or replayed where `call_id` was settled before.

@@ -29,6 +29,7 @@ from bursar.runtime.models.provider import (
     Reranks,
 )
 from bursar.runtime.models.tokens import TokenCounter
+from bursar.runtime.routing.allow import Policy, forbidden
 from bursar.runtime.stop import LimitReached, ModelCallFailed
 
 __all__ = ["INPUTS_MAX", "PaidEmbeddings", "PaidRanking", "PaidVectors"]
@@ -64,9 +65,17 @@ class PaidRanking:
 class PaidEmbeddings:
     """Makes paid embeddings and searches with the attempts of one ledger."""
 
-    def __init__(self, catalog: Catalog, attempts: Attempts, counter: TokenCounter, stop: Stop) -> None:
-        """`stop` makes a refusal stick to the run, and gives what is raised for it."""
-        self._catalog, self._attempts, self._counter, self._stop = catalog, attempts, counter, stop
+    def __init__(
+        self,
+        catalog: Catalog,
+        attempts: Attempts,
+        counter: TokenCounter,
+        policy: Callable[[RunContext], Policy],
+        stop: Stop,
+    ) -> None:
+        """`policy` is what a run's tenant allows; `stop` makes a refusal stick, and gives what is raised for it."""
+        self._catalog, self._attempts, self._counter = catalog, attempts, counter
+        self._policy, self._stop = policy, stop
 
     async def embed(
         self,
@@ -81,8 +90,8 @@ class PaidEmbeddings:
         """A vector for each of 1 to INPUTS_MAX texts, by a model of `kind: embedding` in bursar.yaml.
 
         Another model is never asked instead, since vectors of two models do not mix. Replayed where `call_id` was
-        settled before. Raises LimitReached, ModelCallFailed and LedgerUnavailable as a chat call does, UsageError for
-        a model that is none of the kind.
+        settled before. Raises LimitReached, ModelCallFailed (also for a model that the tenant may not use) and
+        LedgerUnavailable as a chat call does, UsageError for a model that is none of the kind.
         """
         if not 1 <= len(inputs) <= INPUTS_MAX:
             raise UsageError(f"{len(inputs)} inputs: expected 1 to {INPUTS_MAX} in one call")
@@ -128,6 +137,8 @@ class PaidEmbeddings:
     async def _paid(
         self, run: RunContext, model: Model, asked: _Embedding | _Search, counted: int, call_id: str, node: str
     ) -> PaidReply:
+        if why := forbidden(model, self._policy(run), None, "any"):
+            raise ModelCallFailed(f"{why}; nothing was sent", next_step=f"ask for a model of {run.scope.tenant}'s own")
         call = Call(
             id=call_id, scope=run.scope, epoch=run.epoch, node=node, model=model.name, reason="named by the call"
         )
