@@ -27,6 +27,7 @@ KILL_TIMEOUT_S = 30
 
 FLAGS = (
     *("--served-model-name", "tiny", "--max-model-len", "1024", "--block-size", "32", "--enforce-eager"),
+    *("--dtype", "float32"),  # in bfloat16, with AMX, vLLM 0.32 dies of SIGILL where the first prompt is very short
     *("--enable-lora", "--max-loras", "2", "--max-lora-rank", "16"),
     *("--override-generation-config", '{"temperature": 0}'),
     *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
