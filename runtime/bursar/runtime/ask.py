@@ -57,6 +57,9 @@ class Ask:
     cascade: Cascade | None = None
     """Who is asked first, and how the answer is verified; `tier` is then the one that answers otherwise."""
 
+    why: str = ""
+    """Why this tier, where another than the node has chosen it."""
+
     exclusive: bool = False
     """Whether an attempt at the same call that is under way elsewhere is a conflict (CallInFlight)."""
 

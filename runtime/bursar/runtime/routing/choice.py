@@ -182,7 +182,7 @@ class Chooser:
         if ask.model is not None:
             return self._home(ask.model) or "", f"{ask.model} was asked for"
         if ask.tier != AUTO or now.auto is None:
-            return ask.tier, ""
+            return ask.tier, ask.why
         if now.author is not None and is_open(ask.messages) and (home := self._home(now.author)) is not None:
             return home, "auto: not asked in a tool exchange"
         tier, why = now.auto(ask.messages)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
 
-__all__ = ["gateway_key", "metadata", "model_health", "run", "run_event"]
+__all__ = ["cascade", "gateway_key", "metadata", "model_health", "run", "run_event"]
 
 metadata = MetaData()
 
@@ -77,4 +77,18 @@ model_health = Table(
     Column("since_us", BigInteger, nullable=False),
     Column("until_us", BigInteger, nullable=False),
     Column("times", Integer, nullable=False),  # how often in a row it opened
+)
+
+# What each cascade has come to, so that one that does not pay is left; see bursar.runtime.routing.tally.
+cascade = Table(
+    "cascade",
+    metadata,
+    *(Column(name, Text, primary_key=True) for name in ("tenant", "agent", "node", "first", "then", "verifier")),
+    *(
+        Column(name, BigInteger, nullable=False)
+        for name in (
+            *("tried", "accepted", "straight", "recent_tried", "recent_accepted"),
+            *("first_nanousd", "verify_nanousd", "then_nanousd", "instead_nanousd"),
+        )
+    ),
 )

@@ -78,3 +78,18 @@ def upgrade() -> None:
         sa.Column("times", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("model"),
     )
+    op.create_table(
+        "cascade",
+        *(
+            sa.Column(name, sa.Text(), nullable=False)
+            for name in ("tenant", "agent", "node", "first", "then", "verifier")
+        ),
+        *(
+            sa.Column(name, sa.BigInteger(), nullable=False)
+            for name in (
+                *("tried", "accepted", "straight", "recent_tried", "recent_accepted"),
+                *("first_nanousd", "verify_nanousd", "then_nanousd", "instead_nanousd"),
+            )
+        ),
+        sa.PrimaryKeyConstraint("tenant", "agent", "node", "first", "then", "verifier"),
+    )
