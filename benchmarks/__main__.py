@@ -7,7 +7,7 @@ import asyncio
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import ledger, startup, turn
+from benchmarks import ledger, routing, startup, turn
 
 _console = Console()
 
@@ -16,6 +16,7 @@ def main() -> None:
     """Measure and print."""
     _turns(asyncio.run(turn.measure()))
     _ledger()
+    _routing(routing.measure())
     _startup(startup.measure())
 
 
@@ -44,6 +45,13 @@ def _ledger() -> None:
                 )
     _console.print(table)
     _console.print("more clients and tenants, and slices: make bench-ledger\n")
+
+
+def _routing(found: dict[str, routing.Figures]) -> None:
+    table = Table("who answers, out of five models in three tiers", "wall ms p50", "p99", title="Routing")
+    for name, figures in found.items():
+        table.add_row(name, f"{figures.p50_ms:.3f}", f"{figures.p99_ms:.3f}")
+    _console.print(table)
 
 
 def _startup(found: dict[str, float]) -> None:

@@ -82,7 +82,10 @@ _COMMAND = [sys.executable, "-m", "bursar.runtime.cli"]
 
 
 def _bursar(folder: str, *arguments: str) -> str:
-    return subprocess.run([*_COMMAND, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+    done = subprocess.run([*_COMMAND, *arguments], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"bursar {' '.join(arguments)}: {done.stderr}")
+    return done.stdout
 
 
 def _config(api_base: str) -> dict[str, Any]:
@@ -90,7 +93,7 @@ def _config(api_base: str) -> dict[str, Any]:
     house = {"provider": "openai_compatible", "model": "house-7b", "api_base": api_base, "price": price}
     return {
         "database": "sqlite:///bursar.db",
-        "models": {"house": {**house, "max_output_tokens": 4096}},
+        "models": {"house": {**house, "context_window": 32768, "max_output_tokens": 4096}},
         "tiers": {"small": ["house"]},
         "tenants": {"acme": {"budgets": [{"usd": "1000", "per": "month"}]}},
     }
