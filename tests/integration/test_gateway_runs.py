@@ -64,7 +64,9 @@ def ask(env: dict[str, str], **headers: str) -> httpx.Response:
     )
 
 
-async def test_a_sub_process_calls_models_by_the_run_that_started_it(runtime: Runtime, true_provider: TrueProvider) -> None:
+async def test_a_sub_process_calls_models_by_the_run_that_started_it(
+    runtime: Runtime, true_provider: TrueProvider
+) -> None:
     true_provider.behaviour = Behaviour(script=answer)
 
     def work() -> str:

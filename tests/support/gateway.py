@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import socket
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 import uvicorn
+from sqlalchemy import update
 
+from bursar.budget.admission import ToolQuote
+from bursar.budget.amounts import Amounts
+from bursar.budget.reservations import Call, Reservation
 from bursar.runtime.config import parse_config
+from bursar.runtime.runs.schema import gateway_key
 from bursar.runtime.runtime import Runtime
 from bursar.runtime.service.keys import Key, Keys, KeyTerms
 from bursar.runtime.service.serving import gateway_app
@@ -45,6 +54,7 @@ class Gateway:
     """Serves while entered; `url` is where, and `key` makes a key."""
 
     def __init__(self, folder: Path, text: str) -> None:
+        self.folder = folder
         self.config = parse_config(text, file=folder / "bursar.yaml")
         self._begun = threading.Event()
         self._failure: BaseException | None = None
@@ -74,6 +84,39 @@ class Gateway:
         """A new key with its text."""
         organisation = organisation_of(self.config, tenant)
         return self.keys.create(KeyTerms(tenant=tenant, **terms), organisation=organisation, by="dana")
+
+    @contextmanager
+    def under_way(self, idempotency_key: str) -> Iterator[None]:
+        """Meanwhile another process is answering the same call by the newest key."""
+        ledger, key = self.runtime.ledger, self.keys.ls()[0]
+        scope = key.terms.scope(key.id, organisation_of(self.config, key.terms.tenant))
+        call_id = f"idem_{hashlib.sha256(idempotency_key.encode()).hexdigest()[:24]}"
+        made = ledger.reserve(Call(id=call_id, scope=scope, epoch=0, node="-"), ToolQuote())
+        assert isinstance(made, Reservation)
+        yield
+        ledger.release(made, note="the other process is gone")
+
+    def wait(self, seconds: float) -> None:
+        """Let the gateway go on."""
+        time.sleep(seconds)
+
+    def expire(self, key: Key) -> None:
+        """Let a key's time be over."""
+        with self.runtime.ledger.store.write() as connection:
+            connection.execute(update(gateway_key).where(gateway_key.c.id == key.id).values(expires_us=1))
+
+    def grant(self, path: str, **amounts: int) -> None:
+        """Give a budget, or a key's run, more."""
+        self.runtime.ledger.budgets.grant(path, Amounts(**amounts), author="dana", note="")
+
+    def spent(self, path: str) -> int:
+        """What was posted to a path, in nano-USD."""
+        return self.runtime.ledger.reports.spent(path).nanousd
+
+    def forget_failures(self) -> None:
+        """Let no model be passed by for what it failed of before."""
+        for cooling in self.runtime.health.snapshot():
+            self.runtime.health.answered(cooling.model, self.runtime.clock())
 
     def client(self, key: str | None = None, **headers: str) -> httpx.Client:
         """An HTTP client that shows the key."""

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from bursar.budget.errors import UsageError
-from bursar.runtime.config import Config
 from bursar.runtime.config_routing import RatesConfig
 from bursar.runtime.runtime import Runtime
 from bursar.runtime.service.caller import Caller
@@ -66,16 +65,8 @@ class StandingCallers:
             raise Unauthorized from None
         return Caller(
             key_id=key.id,
-            run=self._runtime.standing(scope, tiers=_tiers(config, key)),
+            run=self._runtime.standing(scope, tiers=tiers_of(config, terms.tenant)),
             agent=terms.agent,
             asks_for=None if terms.asks_for is None else frozenset(terms.asks_for),
             rates=RatesConfig(requests_per_minute=terms.requests_per_minute, tokens_per_minute=terms.tokens_per_minute),
         )
-
-
-def _tiers(config: Config, key: Key) -> tuple[str, ...] | None:
-    """The tiers that may answer the key's calls; None = all."""
-    of_tenant, asks_for = tiers_of(config, key.terms.tenant), key.terms.asks_for
-    if asks_for is None:
-        return of_tenant
-    return tuple(tier for tier in of_tenant or config.tiers if tier in asks_for)

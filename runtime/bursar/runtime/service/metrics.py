@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from bursar.budget.money import NANO
+from bursar.runtime.models.health import Cooling
 from bursar.runtime.service.caller import Caller
 from bursar.runtime.service.calls import Answered
 
@@ -19,8 +20,10 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 class Metrics:
     """What one process of the gateway has done since it started."""
 
-    def __init__(self) -> None:
+    def __init__(self, cooling: Callable[[], Sequence[Cooling]] = tuple) -> None:
+        """`cooling` says which models are passed by."""
         self._registry = CollectorRegistry()
+        self._cooling = cooling
         self._requests = Counter(
             "bursar_requests", "Requests by path and HTTP status.", ["path", "status"], registry=self._registry
         )
@@ -40,6 +43,12 @@ class Metrics:
             registry=self._registry,
         )
         self._streams = Gauge("bursar_open_streams", "Streams that are being answered.", registry=self._registry)
+        self._cool = Gauge(
+            "bursar_model_cooling",
+            "1 for a model that is passed by, with why.",
+            ["model", "cause"],
+            registry=self._registry,
+        )
 
     def request(self, path: str, status: int, seconds: float) -> None:
         """A request has ended."""
@@ -67,4 +76,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it, in Prometheus's format."""
+        self._cool.clear()
+        for one in self._cooling():
+            self._cool.labels(one.model, one.cause).set(1)
         return generate_latest(self._registry)

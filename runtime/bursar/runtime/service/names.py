@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bursar.agents.tier import AUTO
-from bursar.runtime.config import Config
+from bursar.runtime.config import Config, TenantConfig
+from bursar.runtime.routing.allow import is_local
 from bursar.runtime.service.caller import Caller
 from bursar.runtime.service.errors import UnknownModel
 from bursar.runtime.tenants import tenant_of
@@ -75,6 +76,11 @@ class Names:
             yield Offer(name=f"{AGENT_PREFIX}{agent}", tier="", agent=agent)
         for name, model in self._config.models.items():
             home = next((tier for tier in tiers if name in self._config.tiers[tier]), None)
-            may = section.models is None or name in section.models
-            if may and name not in tiers and (home is not None or model.kind != "chat" or section.tiers is None):
+            stands = home is not None or model.kind != "chat" or section.tiers is None
+            if stands and name not in tiers and self._may(section, name):
                 yield Offer(name=name, tier=home or "-", model=name, kind=model.kind)
+
+    def _may(self, tenant: TenantConfig, model: str) -> bool:
+        """Whether the tenant's content may go to a model."""
+        listed = tenant.models is None or model in tenant.models
+        return listed and (tenant.data != "local_only" or is_local(self._config.models[model]))

@@ -44,7 +44,7 @@ def gateway_app(runtime: Runtime, secret: bytes) -> FastAPI:
         callers=StandingCallers(runtime, Keys(runtime.ledger, secret, clock=runtime.clock)),
         calls=Calls(names, Pace(runtime.config, runtime.ledger_thread)),
         names=names,
-        metrics=Metrics(),
+        metrics=Metrics(runtime.health.snapshot),
         body_bytes_max=runtime.config.gateway.body_bytes_max,
     )
 
