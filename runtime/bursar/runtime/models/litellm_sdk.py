@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, NoReturn, TypeVar
 from weakref import WeakSet
@@ -43,8 +44,12 @@ _RESERVED = frozenset(
 """Arguments by which litellm would send something else, or more, than what was reserved."""
 
 
-_BASE64 = frozenset({"openai", "azure"})
-"""Providers that litellm lets be asked for embeddings in base64."""
+_NUMBERS = frozenset({"openai", "azure"})
+"""Providers that litellm asks for base64 if it is not told to ask for numbers, and then cannot read it."""
+
+
+_SILENT = frozenset({"gemini"})
+"""Providers that do not say what an embedding used; litellm then makes up a number, which may be too low."""
 
 
 class LiteLLMProvider:
@@ -94,13 +99,17 @@ class LiteLLMProvider:
         yield reply
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
-        """Embed texts; raises ProviderError. A provider that gives no usage gets a count of litellm's own."""
+        """Embed texts; raises ProviderError, such as NotSent for several at once where each would be a request."""
+        if self._provider == "bedrock" and "titan" in request.model and len(request.inputs) > 1:
+            raise NotSent("Titan embeds one text in a request, and only one request is reserved; ask for one at a time")
         body = embedding_body(request)
-        if self._provider not in _BASE64:
-            del body["encoding_format"]
+        del body["encoding_format"]
+        if self._provider in _NUMBERS:
+            body["encoding_format"] = "float"
         arguments = self._own_arguments(request, body)
         read = partial(vectors_of, inputs=len(request.inputs))
-        return await self._asked("aembedding", arguments, request.timeout_s, read)
+        reply = await self._asked("aembedding", arguments, request.timeout_s, read)
+        return replace(reply, usage=None) if self._provider in _SILENT else reply
 
     async def rerank(self, request: RerankRequest) -> RerankReply:
         """Order documents; raises ProviderError."""
@@ -218,6 +227,7 @@ def _litellm() -> Any:
     os.environ["LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"] = "True"
     litellm: Any = importlib.import_module("litellm")
     litellm.suppress_debug_info = True
+    litellm.DEFAULT_MAX_RETRIES = 0  # it takes the 0 retries that it is told, for embeddings, as none told
     handler = importlib.import_module("litellm.llms.custom_httpx.http_handler").AsyncHTTPHandler
     handler.single_connection_post_request = _send_no_second_request
     return litellm
