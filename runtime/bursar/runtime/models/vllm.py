@@ -25,7 +25,7 @@ class VLLMProvider(OpenAIProvider):
     """
 
     def __init__(self, api_key: str | None, api_base: str, *, priority: int | None = None) -> None:
-        """`priority` needs a server with `--scheduling-policy priority`; any other refuses it. Lower goes first."""
+        """`priority` is for a server with `--scheduling-policy priority`, where lower goes first."""
         super().__init__(api_key, api_base, output_bound="max_tokens")
         self._tokenize = f"{api_base.rstrip('/').removesuffix('/v1')}/tokenize"
         self._priority = priority
@@ -38,11 +38,14 @@ class VLLMProvider(OpenAIProvider):
         return await self._asked(self._tokenize, body, COUNT_TIMEOUT_S, _count)
 
     def _body(self, request: ModelRequest) -> dict[str, Any]:
-        salt = {"cache_salt": self._salt(request.tenant)} if request.tenant is not None else {}
-        priority = {"priority": self._priority} if self._priority is not None else {}
         cap = request.max_reasoning_tokens
-        thinking = {"thinking_token_budget": min(cap, request.max_output_tokens)} if cap is not None else {}
-        return super()._body(request) | salt | priority | thinking
+        own = {
+            "cache_salt": self._salt(request.tenant) if request.tenant is not None else None,
+            "priority": self._priority,
+            "thinking_token_budget": min(cap, request.max_output_tokens) if cap is not None else None,
+        }
+        body = super()._body(request) | own  # whatever the caller's `extra` says: it may not choose another's cache
+        return {key: value for key, value in body.items() if value is not None}
 
     def _salt(self, tenant: str) -> str:
         """The same in every process that knows the server's key, and no name that others could read or guess."""
