@@ -75,6 +75,9 @@ async def execute(work: Work, run: RunContext, given: Any | Command[Any]) -> End
         return await _failed(work, config, error)
     except Exception as error:
         _log.debug("run %s failed", run.scope.run_id, exc_info=error)
+        # A program that calls models by HTTP is refused by an exception of its client's.
+        if (first := await run.ledger.do(run.ledger.gates.stopped, run.scope.run_path)) is not None:
+            return await _stopped(work, run, config, first)
         return await _failed(work, config, error)
     return await _ended(work, run, result.value, result.interrupts)
 
