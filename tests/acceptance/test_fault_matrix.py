@@ -269,3 +269,28 @@ def test_a_pause_is_as_long_as_the_provider_asks(matrix: Mapping[Cell, Found]) -
 
 def test_every_cause_is_in_the_matrix() -> None:
     assert {cell.cause for cell in CELLS} == {cause.name for cause in CAUSES}
+
+
+async def test_a_model_that_was_full_is_asked_again_before_a_call_fails(
+    tmp_path: Path, true_provider: TrueProvider
+) -> None:
+    """The first was left for the next at once; the next cannot answer, so the first is waited for after all."""
+    asked: Counter[str] = Counter()
+
+    def faults(body: dict[str, Any], _: int) -> Fault | None:
+        asked[body["model"]] += 1
+        if body["model"] == "down":
+            return Fault("server_error")
+        return Fault("overloaded") if asked["full"] < TWICE else None
+
+    async def at_once(_: float) -> None:
+        await asyncio.sleep(0)
+
+    true_provider.behaviour = Behaviour(faults=faults)
+    models = {name: model_of(true_provider, model=name, retries=RETRIES) for name in ("full", "down")}
+    async with opened(write_config(tmp_path, models), sleep=at_once) as runtime:
+        run = await runtime.run(fan_out(1), {"question": QUESTION}, tenant="acme")
+        attempts = runtime.ledger.reports.bill(run.id).attempts
+    assert run.status == "succeeded", run.stop_reason
+    assert asked == {"full": TWICE, "down": TWICE}
+    assert [attempt.model for attempt in attempts] == ["full", "down", "down", "full"]

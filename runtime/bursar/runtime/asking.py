@@ -73,6 +73,10 @@ class Asking:
             paid = await self._at(freed, alone=not full)
             if paid is not None or self.is_over:
                 return paid
+        for candidate in choice.candidates:
+            paid = await self._again(candidate)
+            if paid is not None or self.is_over:
+                return paid
         return None
 
     def error(self, tier: str) -> ModelCallFailed:
@@ -107,12 +111,22 @@ class Asking:
             self.failures += [Failure(model, error, "stop", attempts=0) for model in limits]
         return next((one for one in full if one.model.name == name), None)
 
-    async def _at(self, candidate: Candidate, *, alone: bool) -> PaidReply | None:
+    async def _again(self, candidate: Candidate) -> PaidReply | None:
+        """Ask a model that was left for others, which gave no answer either."""
+        earlier = next((one for one in self.failures if one.model == candidate.model.name), None)
+        if earlier is None or earlier.cause.again == "never" or not self._has_slot(candidate):
+            return None
+        self.failures.remove(earlier)
+        return await self._at(candidate, alone=True, earlier=earlier)
+
+    async def _at(self, candidate: Candidate, *, alone: bool, earlier: Failure | None = None) -> PaidReply | None:
         """Ask one model, which gives its slot back."""
         model = candidate.model
         try:
             ask, call = _for(self.ask, model.name), self._call(candidate)
-            made = await self.attempts.run(self.run, ask, call, model, self.counted, self.on_delta, alone=alone)
+            made = await self.attempts.run(
+                self.run, ask, call, model, self.counted, self.on_delta, alone=alone, earlier=earlier
+            )
         finally:
             if model.slots is not None:
                 self.slots.free(model.name)

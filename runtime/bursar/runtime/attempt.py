@@ -99,34 +99,31 @@ class Attempts:
         on_delta: Delta | None,
         *,
         alone: bool,
+        earlier: Failure | None = None,
     ) -> PaidReply | Refusal | Failure:
         """The model's reply, the ledger's refusal, or the model's failure, which says where the call goes from there.
 
         `alone` says that no other model can take the call: then this one is tried again also where another would
-        have been the better choice.
+        have been the better choice. `earlier` is how it failed of this call, before others were asked.
         """
         bound = self._ledger.ledger.margins.bound(model.name, counted)
         kept = _last_answer(ask, model, bound)
         quote = self._quote(ask, run, model, counted, bound, kept)
         errand = _Errand(run=run, ask=ask, call=call, model=model, counted=counted, quote=quote, kept_back=kept)
-        if (cooling := self._health.admit(model.name, model.timeout_s)) is not None:
-            if not self._is_short(cooling, run, alone=alone):
-                return cooling
-            await self._sleep((cooling.error.retry_after_s or 0.0) + self._rng.uniform(0, RETRY_PAUSE_S))
-        attempts = 0
-        while True:
-            attempts += 1
-            made = await self._once(errand, on_delta)
-            if not isinstance(made, ProviderError):
-                return made
-            # An agent's listener is told that this answer failed; another would take the next for its rest.
-            glued = isinstance(made, BrokenOff) and on_delta is not run.on_delta
-            pause_s = None if glued else self._pause_s(made, attempts, errand, alone=alone)
-            if pause_s is None:
-                return Failure(model.name, made, "stop" if glued else cause_of(made).then, attempts=attempts)
+        if earlier is not None and earlier.attempts:
+            made: PaidReply | Refusal | Failure = earlier
+        else:
+            if (cooling := self._health.admit(model.name, model.timeout_s)) is not None:
+                if not self._is_short(cooling, run, alone=alone):
+                    return cooling
+                await self._sleep((cooling.error.retry_after_s or 0.0) + self._rng.uniform(0, RETRY_PAUSE_S))
+            made = await self._once(errand, on_delta, 1)
+        while isinstance(made, Failure) and (pause_s := self._pause_s(made, errand, alone=alone)) is not None:
             await self._sleep(pause_s)
+            made = await self._once(errand, on_delta, made.attempts + 1)
+        return made
 
-    async def _once(self, errand: _Errand, on_delta: Delta | None) -> PaidReply | Refusal | ProviderError:
+    async def _once(self, errand: _Errand, on_delta: Delta | None, attempt: int) -> PaidReply | Refusal | Failure:
         """One reservation and one request; whatever happens, the reservation is closed."""
         run, model = errand.run, errand.model
         timeout_s = self._timeout_s(run, model)
@@ -151,7 +148,9 @@ class Attempts:
             else:
                 await run.ledger.settle(made, usage=_at_most(meter), outcome="unknown", note=str(error))
             errand.tell("failed", str(error))
-            return error
+            # An agent's listener is told that this answer failed; another would take the next for its rest.
+            glued = isinstance(error, BrokenOff) and on_delta is not run.on_delta
+            return Failure(model.name, error, "stop" if glued else cause_of(error).then, attempts=attempt)
         except BaseException as error:
             # Cancelled, for one: the caller cannot wait for the ledger any more. Only a ProviderError can tell that
             # nothing was billed.
@@ -171,14 +170,16 @@ class Attempts:
             counter=self._counter,
         )
 
-    def _pause_s(self, error: ProviderError, attempts: int, errand: _Errand, *, alone: bool) -> float | None:
+    def _pause_s(self, failure: Failure, errand: _Errand, *, alone: bool) -> float | None:
         """How long to wait before the same model is asked again; None where it is not."""
-        cause, model = cause_of(error), errand.model
-        if attempts > model.retries or cause.again == "never" or (cause.again == "alone" and not alone):
+        cause, error = failure.cause, failure.error
+        if failure.attempts > errand.model.retries or failure.then == "stop":
             return None
-        if cause.cools == "failures" and self._health.state(model.name) != "closed":
+        if cause.again == "never" or (cause.again == "alone" and not alone):
+            return None
+        if cause.cools == "failures" and self._health.state(failure.model) != "closed":
             return None  # it failed so often that nobody asks it just now
-        pause = min(RETRY_PAUSE_S * 2.0 ** (attempts - 1), RETRY_PAUSE_S_MAX)
+        pause = min(RETRY_PAUSE_S * 2.0 ** (failure.attempts - 1), RETRY_PAUSE_S_MAX)
         pause = self._rng.uniform(pause / 2, pause) if error.retry_after_s is None else error.retry_after_s
         return pause if pause <= self._patience_s(errand.run, alone=alone) else None
 

@@ -220,12 +220,12 @@ def test_the_doctor_finds_a_local_server_and_writes_the_line_that_would_use_it(b
     with server(["llama-3", "\x1b[2Jevil"]) as port:
         [found] = by_subject([*checks(Path("bursar.yaml"), {}, {port: "vLLM"})])["server"]
         assert found.state == "note"
-        line = (found.next_step or "").removeprefix("under models: ")
-        config = starter_config().replace("models:\n", f"models:\n  {line}\n")
+        lines = (found.next_step or "").removeprefix("under models:\n")
+        config = starter_config().replace("models:\n", f"models:\n{lines}\n")
         (tmp_path / "bursar.yaml").write_text(config)
         [used] = by_subject([*checks(Path("bursar.yaml"), {}, {port: "vLLM"})])["server"]
         assert (used.state, used.next_step) == ("ok", None)
-        assert f"127.0.0.1:{port} answers" in used.text
+        assert used.text.startswith(f"127.0.0.1:{port} is an OpenAI-compatible server with llama-3, ")
     with server(["x"], path="/elsewhere") as port:
         [found] = by_subject([*checks(Path("bursar.yaml"), {}, {port: "vLLM"})])["server"]
         assert found.text == f"no local model server on {port}"

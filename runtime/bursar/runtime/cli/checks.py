@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from bursar.budget.errors import BursarError
 from bursar.budget.stores.store import Store
+from bursar.budget.windows import utc_now
 from bursar.runtime.cli.db import versions, where
+from bursar.runtime.cli.servers import SERVERS, find_servers
 from bursar.runtime.cli.words import counted, rates_text
 from bursar.runtime.config import Config, load_config
 from bursar.runtime.models.catalog import Catalog
 from bursar.runtime.models.scenario import load_scenario
+from bursar.runtime.runs.model_health import HealthRecords
 
 __all__ = ["Check", "State", "checks"]
 
@@ -31,10 +33,6 @@ State = Literal[
 
 PACKAGES = ("bursar", "langgraph", "langchain-core", "sqlalchemy", "litellm", "openai")
 
-SERVERS: Mapping[int, str] = {8000: "vLLM", 11434: "Ollama", 1234: "LM Studio", 8080: "llama-server"}
-"""Where local OpenAI-compatible servers listen by default."""
-
-SERVER_TIMEOUT_S = 0.2
 MODELS_SHOWN_MAX = 5
 
 
@@ -63,6 +61,7 @@ def checks(file: Path, env: Mapping[str, str] = os.environ, servers: Mapping[int
         yield from _keys(config, env)
         yield from _webhooks(config, env)
         yield from _models(config)
+        yield from _health(config, env)
     yield from _servers(servers, config)
 
 
@@ -132,31 +131,41 @@ def _models(config: Config) -> Iterator[Check]:
             yield Check(state="warn", subject="model", text=text, next_step=f"bursar price ls {section.model}")
 
 
+def _health(config: Config, env: Mapping[str, str]) -> Iterator[Check]:
+    """Models that every process passes by just now, or until a call has tried them."""
+    if config.database_path is not None and not config.database_path.exists():
+        return
+    now = utc_now()
+    try:
+        if versions(config, env)["runs"] is None:
+            return
+        with closing(Store(config.database_url(env), locked_s_max=1)) as store:
+            known = HealthRecords(store).ls()
+    except BursarError:
+        return  # the check of the database has said so
+    for one in known:
+        state = one.state(now)
+        if state != "closed":
+            how = "is passed by until" if state == "open" else "may be tried again since"
+            text = f"{one.model} {how} {one.until:%Y-%m-%d %H:%M:%S} UTC ({one.cause}): {one.detail}"
+            yield Check(state="warn", subject="health", text=text, next_step=f"bursar doctor --clear {one.model}")
+
+
 def _servers(servers: Mapping[int, str], config: Config | None) -> Iterator[Check]:
     """OpenAI-compatible servers on this machine; none is ever used unless the configuration names it."""
     sections = config.models.values() if config else ()
     used = {(section.api_base or "").rstrip("/").replace("localhost", "127.0.0.1") for section in sections}
-    found = {port: models for port in servers if (models := _served(port)) is not None}
-    for port, models in found.items():
-        base, listed = f"http://127.0.0.1:{port}/v1", ", ".join(models[:MODELS_SHOWN_MAX]) or "no models"
-        text = f"127.0.0.1:{port} answers, as {servers[port]} would: {listed}"
-        if base in used or not models:
+    found = find_servers(servers)
+    for one in found:
+        kind = f"{one.kind} {one.version or ''}".strip() if one.kind else "an OpenAI-compatible server"
+        shown, more = one.models[:MODELS_SHOWN_MAX], len(one.models) - MODELS_SHOWN_MAX
+        listed = (", ".join(shown) or "no models") + (f" and {more} more" if more > 0 else "")
+        text = f"127.0.0.1:{one.port} is {kind} with {listed}"
+        if one.api_base in used or not one.models:
             yield Check(state="ok", subject="server", text=text)
-            continue
-        section = f'{{provider: openai_compatible, model: {json.dumps(models[0])}, api_base: "{base}", price: free}}'
-        yield Check(state="note", subject="server", text=text, next_step=f"under models: local: {section}")
+        else:
+            lines = "\n".join(f"  {one.section(model)}" for model in shown)
+            yield Check(state="note", subject="server", text=text, next_step=f"under models:\n{lines}")
     if not found:
         ports = ", ".join(map(str, servers))
         yield Check(state="ok", subject="server", text=f"no local model server on {ports}")
-
-
-def _served(port: int) -> Sequence[str] | None:
-    """The models that a server on this machine lists; None where nothing answers like one."""
-    import httpx
-
-    try:
-        answer = httpx.get(f"http://127.0.0.1:{port}/v1/models", timeout=SERVER_TIMEOUT_S, trust_env=False)
-        listed: Any = answer.raise_for_status().json()["data"]
-        return [str(model["id"]) for model in listed]
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
-        return None
