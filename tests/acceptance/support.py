@@ -16,7 +16,9 @@ from typing import Annotated, Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
+from sqlalchemy import select
 
+from bursar.budget.schema import reservation
 from bursar.runtime import Runtime, chat_model
 from tests.support.bill import Bill
 from tests.support.provider import Answer, TrueProvider
@@ -32,6 +34,7 @@ __all__ = [
     "model_of",
     "one_call",
     "opened",
+    "reasons",
     "write_config",
 ]
 
@@ -87,6 +90,17 @@ def charged(bill: Bill, model: str | None = None) -> int:
     """The true bill in nano-USD, optionally of one model."""
     entries = [entry for entry in bill.entries if model in (None, entry.model)]
     return sum(entry.nanousd(INPUT_USD_PER_MTOK, OUTPUT_USD_PER_MTOK) for entry in entries)
+
+
+def reasons(runtime: Runtime, run_id: str) -> list[tuple[str | None, str | None]]:
+    """The tier of each of a run's calls and why it was that one, in their order."""
+    with runtime.ledger.store.read() as connection:
+        rows = connection.execute(
+            select(reservation.c.tier, reservation.c.reason)
+            .where(reservation.c.run_id == run_id, reservation.c.kind == "model")
+            .order_by(reservation.c.id)
+        )
+        return [(row.tier, row.reason) for row in rows]
 
 
 def answers(*, median_tokens: int = 80, sigma: float = 0.6, seed: int = 1) -> Callable[[dict[str, Any], int], Answer]:

@@ -1,0 +1,202 @@
+"""Who answers a call: by tier, by what is left and allowed, by who is free, and by who wrote the conversation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bursar.agents import Agent, Cascade
+from bursar.budget import Limits
+from bursar.budget.errors import UsageError
+from bursar.runtime.routing.classifier import Verdict
+from bursar.tools import tool
+from tests.acceptance.support import QUESTION, fan_out, model_of, opened, reasons, write_config
+from tests.support.provider import Answer, Behaviour, TrueProvider
+
+FREE = {"price": "free"}
+CHEAP = {"price": {"input_usd_per_mtok": "1", "output_usd_per_mtok": "10"}}
+TIERS = {"local": ["llama"], "small": ["mini"], "frontier": ["big"]}
+
+
+def house(provider: TrueProvider, **of: Mapping[str, Any]) -> dict[str, Any]:
+    """llama is free, mini cheap, big dear: 10 tokens of its output are a tenth of a cent."""
+    changes: dict[str, Mapping[str, Any]] = {"llama": FREE, "mini": CHEAP, "big": {}}
+    return {name: model_of(provider, model=name, **{**changes[name], **of.get(name, {})}) for name in changes}
+
+
+def asked(provider: TrueProvider) -> list[str]:
+    return [entry.model for entry in provider.bill.entries]
+
+
+def clerk(**settings: Any) -> Agent:
+    return Agent(**{"name": "clerk", "instructions": "Help.", "max_output_tokens": 200, **settings})
+
+
+async def test_where_the_money_is_gone_a_free_model_of_a_lower_tier_still_answers(
+    true_provider: TrueProvider, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, house(true_provider), tiers=TIERS)
+    async with opened(config) as runtime:
+        limits = Limits(cost_usd="0")
+        run = await runtime.run(clerk(tier="frontier"), QUESTION, tenant="acme", limits=limits, on_limit="downgrade")
+        assert (run.status, asked(true_provider), run.spent.nanousd) == ("succeeded", ["llama"], 0)
+        assert reasons(runtime, run.id) == [("local", "no money left for frontier; first of tier local")]
+        stopped = await runtime.run(clerk(tier="frontier"), QUESTION, tenant="acme", limits=limits)
+        assert (stopped.status, asked(true_provider)) == ("stopped", ["llama"])
+
+
+async def test_a_node_may_forbid_that_a_lower_tier_answers(true_provider: TrueProvider, tmp_path: Path) -> None:
+    config = write_config(tmp_path, house(true_provider), tiers=TIERS)
+    async with opened(config) as runtime:
+        run = await runtime.run(
+            clerk(tier="frontier", min_tier="small"),
+            QUESTION,
+            tenant="acme",
+            limits=Limits(cost_usd="0"),
+            on_limit="downgrade",
+        )
+        assert (run.status, asked(true_provider)) == ("stopped", [])
+        with pytest.raises(UsageError, match="tier small is below its min_tier frontier"):
+            await runtime.run(clerk(tier="small", min_tier="frontier"), QUESTION, tenant="acme")
+
+
+async def test_a_free_model_answers_when_all_of_the_budget_is_spent(
+    true_provider: TrueProvider, tmp_path: Path
+) -> None:
+    """Also where the last call has spent the budget to the nano-dollar."""
+    config = write_config(tmp_path, house(true_provider), tiers={"small": ["mini", "llama"]})
+    true_provider.reset(Behaviour(script=lambda _, __: Answer(text="Sorry.")))
+    async with opened(config) as runtime:
+        first = await runtime.run(clerk(), QUESTION, tenant="acme")
+        runtime.ledger.budgets.set("acme", limit={"nanousd": first.spent.nanousd}, author="dana")
+        run = await runtime.run(clerk(), QUESTION, tenant="acme")
+        assert (run.status, asked(true_provider)) == ("succeeded", ["mini", "llama"])
+
+
+async def test_a_falling_budget_leads_a_tenants_calls_down_its_ladder(
+    true_provider: TrueProvider, tmp_path: Path
+) -> None:
+    ladder = [{"below_percent": 60, "tier": "small"}, {"below_percent": 54, "tier": "local"}]
+    acme = {"budgets": [{"usd": "0.10"}], "downgrade": ladder}
+    config = write_config(tmp_path, house(true_provider), tiers=TIERS, tenants={"acme": acme})
+    true_provider.reset(Behaviour(script=lambda _, __: Answer(output_tokens=150)))
+    async with opened(config) as runtime:
+        runs = [await runtime.run(clerk(tier="frontier"), QUESTION, tenant="acme") for _ in range(8)]
+        assert {run.status for run in runs} == {"succeeded"}
+        models = asked(true_provider)
+        assert models == sorted(models, key=["big", "mini", "llama"].index)
+        assert set(models) == {"big", "mini", "llama"}
+        [(tier, why)] = reasons(runtime, runs[models.index("mini")].id)
+        assert tier == "small"
+        assert why is not None
+        assert why.startswith("acme's ladder, ")
+        assert why.endswith(" % of $0.10 left (frontier asked); first of tier small")
+
+
+async def test_a_full_model_spills_to_the_next_and_where_there_is_none_calls_wait(
+    true_provider: TrueProvider, tmp_path: Path
+) -> None:
+    models = house(true_provider, llama={"slots": 1})
+    true_provider.reset(Behaviour(latency_s=0.1))
+    config = write_config(tmp_path, models, tiers={"small": ["llama", "mini"], "alone": ["llama"]})
+    async with opened(config) as runtime:
+        run = await runtime.run(fan_out(3), {"question": QUESTION}, tenant="acme")
+        assert sorted(asked(true_provider)) == ["llama", "mini", "mini"]
+        assert ("small", "llama busy (1 of 1 slots), next of tier small") in reasons(runtime, run.id)
+        true_provider.reset(Behaviour(latency_s=0.05))
+        run = await runtime.run(fan_out(4, "alone"), {"question": QUESTION}, tenant="acme")
+        assert (run.status, asked(true_provider)) == ("succeeded", ["llama"] * 4)
+        assert true_provider.bill.in_flight_max == 1
+
+
+async def test_a_call_that_waits_for_a_slot_is_given_up_with_its_run(
+    true_provider: TrueProvider, tmp_path: Path
+) -> None:
+    models = house(true_provider, llama={"slots": 1})
+    true_provider.reset(Behaviour(latency_s=30))
+    config = write_config(tmp_path, models, tiers={"small": ["llama"]})
+    async with opened(config) as runtime:
+        first = asyncio.create_task(runtime.run(clerk(), QUESTION, tenant="acme"))
+        await asyncio.to_thread(true_provider.bill.wait_until, lambda bill: bill.in_flight == 1)
+        run = await runtime.run(clerk(), QUESTION, tenant="acme", limits=Limits(seconds=1))
+        assert (run.status, run.spent.nanousd) == ("stopped", 0)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_what_may_not_leave_the_house_is_sent_to_no_model_outside_it(
+    true_provider: TrueProvider, tmp_path: Path
+) -> None:
+    models = house(true_provider, mini={"local": False}, big={"local": False})
+    config = write_config(tmp_path, models, tiers=TIERS)
+    async with opened(config) as runtime:
+        run = await runtime.run(clerk(tier="frontier", data="local_only"), QUESTION, tenant="acme")
+        assert (run.status, asked(true_provider)) == ("failed", [])
+        assert "no model of tier frontier answered: big is not local" in run.stop_reason
+        run = await runtime.run(clerk(tier="local", data="local_only"), QUESTION, tenant="acme")
+        assert (run.status, asked(true_provider)) == ("succeeded", ["llama"])
+
+
+@tool(effect="none")
+def find_order(order_id: int) -> str:
+    """Look an order up."""
+    return f"order {order_id} was delivered"
+
+
+class Restless:
+    """Wants another tier with each call."""
+
+    digest = "0" * 16
+
+    def __init__(self, _: Path) -> None:
+        self._calls = 0
+
+    def classify(self, messages: Any) -> Verdict:
+        self._calls += 1
+        tier = ("small", "frontier", None)[self._calls % 3 - 1]
+        return Verdict(tier=tier, confidence=0.9 if tier else 0.0, reason=f"auto: {tier or 'no evidence'}")
+
+
+async def test_auto_asks_the_classifier_but_not_in_a_tool_exchange_and_the_state_says_who_wrote_what(
+    true_provider: TrueProvider, tmp_path: Path
+) -> None:
+    auto = {"incumbent": "frontier", "classifier": f"{__name__}:Restless"}
+    config = write_config(tmp_path, house(true_provider), tiers=TIERS, auto=auto)
+    sent: list[Mapping[str, Any]] = []
+
+    def script(body: dict[str, Any], _: int) -> Answer:
+        sent.append(body)
+        if body["messages"][-1]["role"] == "tool":
+            return Answer(text="It was delivered.")
+        return Answer(tool_calls=[("find_order", {"order_id": 1001})])
+
+    true_provider.reset(Behaviour(script=script))
+    async with opened(config) as runtime:
+        agent = clerk(tier="auto", tools=[find_order])
+        runs = [await runtime.run(agent, QUESTION, tenant="acme") for _ in range(3)]
+    assert asked(true_provider) == ["mini", "mini", "big", "big", "big", "big"]
+    assert [message.get("model") for message in runs[0].value["messages"]] == [None, "mini", None, "mini"]
+    assert not any("model" in message for body in sent for message in body["messages"])
+
+
+async def test_what_an_agent_asks_for_is_checked_before_anything_is_spent(
+    true_provider: TrueProvider, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, house(true_provider), tiers=TIERS)
+    wrong = {
+        "there is no tier 'smal'": clerk(tier=Cascade("smal", "frontier", accept="tools")),
+        "leads down from frontier to small": clerk(tier=Cascade("frontier", "small", accept="tools")),
+        "there is no model 'lama'": clerk(models=["lama"]),
+        r"none of its models \(big\) stands in tier small": clerk(models=["big"]),
+        "bursar.yaml has no section auto": clerk(tier="auto"),
+        "there is no tier 'middle'": clerk(min_tier="middle"),
+    }
+    async with opened(config) as runtime:
+        for words, agent in wrong.items():
+            with pytest.raises(UsageError, match=words):
+                await runtime.run(agent, QUESTION, tenant="acme")
+    assert asked(true_provider) == []
