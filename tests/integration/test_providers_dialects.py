@@ -12,10 +12,10 @@ import pytest
 
 from bursar.runtime.models.litellm_sdk import LiteLLMProvider
 from bursar.runtime.models.openai_sdk import OpenAIProvider
-from bursar.runtime.models.provider import ModelReply, ModelRequest, NotSent
+from bursar.runtime.models.provider import BrokenStream, ModelReply, ModelRequest, NotSent, RateLimited
 from tests.support import dialects
 from tests.support.dialects import SCHEMA, Dialect, Found
-from tests.support.wire import Wire, served
+from tests.support.wire import Canned, Wire, http, served
 
 pytestmark = [
     # litellm's own: it reads pydantic models in a way that pydantic 2.11 deprecated, and builds them as it answers.
@@ -61,18 +61,18 @@ class Told:
 
     async def whole(self, **changes: Any) -> ModelReply:
         self.wire.answer = self.dialect.whole()
-        return await self.provider.complete(self._request(changes))
+        return await self.provider.complete(self.request(**changes))
 
     async def streamed(self, **changes: Any) -> list[Any]:
         self.wire.answer = self.dialect.streamed()
-        return [part async for part in self.provider.stream(self._request(changes))]
+        return [part async for part in self.provider.stream(self.request(**changes))]
 
     def asked(self) -> Mapping[str, Any]:
         """The body of the one request that was made."""
         ((_, body),) = self.wire.asked
         return body
 
-    def _request(self, changes: Mapping[str, Any]) -> ModelRequest:
+    def request(self, **changes: Any) -> ModelRequest:
         plain = {"model": self.model, "messages": [QUESTION], "max_output_tokens": 4000, "timeout_s": 30}
         return ModelRequest(**{**plain, **changes})
 
@@ -213,3 +213,17 @@ async def test_thoughts_that_only_litellm_counted_are_no_more_than_the_output(to
     usage = (await told.whole()).usage
     assert usage is not None
     assert (usage.output_tokens, usage.reasoning_tokens) == (5, 5)
+
+
+@pytest.mark.parametrize("how", ["whole", "streamed"])
+@pytest.mark.parametrize(
+    "answer", [http(429, {"error": {"message": "slow down"}}), Canned(then="close")], ids=["429", "close"]
+)
+async def test_a_failure_is_one_request(told: Told, answer: Canned, how: str) -> None:
+    told.wire.answer = answer
+    with pytest.raises((RateLimited, BrokenStream)):
+        if how == "whole":
+            await told.provider.complete(told.request())
+        else:
+            [part async for part in told.provider.stream(told.request())]
+    assert len(told.wire.asked) == 1
