@@ -203,7 +203,7 @@ class Gates:
 def closed(rows: Iterable[Standing], call: Call, now: int, *, final: bool) -> Refusal | None:
     """Why no pot of a run may be drawn on now, or None; raises NotFoundError where one was never opened."""
     by_path = {row.path: row for row in rows if row.kind == "run"}
-    for path in call.scope.run_paths:
+    for path in call.scope.runs:
         if path not in by_path:
             raise NotFoundError(
                 f"run {path} was never opened, so nothing bounds it", next_step="Ledger.gates.open(...)"
@@ -223,7 +223,7 @@ def cut_off(rows: Iterable[Standing], call: Call, now: int) -> Refusal | None:
 
 def _closed(row: Standing, call: Call, now: int, *, last_word: bool) -> Refusal | None:
     path = row.path
-    if row.epoch not in (None, call.epoch):
+    if path != call.scope.within and row.epoch not in (None, call.epoch):
         return Refusal(cause="fenced", kind="run", path=path)
     if row.cancelled_us is not None:
         return Refusal(cause="cancelled", kind="run", path=path)

@@ -33,8 +33,8 @@ _PREFIXES: dict[str, Kind] = {"org:": "organisation", "team:": "team", "user:": 
 class Scope:
     """Whose call it is: a tenant, the chain of agents that work, and the run with its sub-runs.
 
-    Raises UsageError for an empty chain of agents, and for a name that is empty, has a '/' in it or begins like a path
-    of another kind (`team:`, `user:`, `node:`, `org:`).
+    Raises UsageError for an empty chain of agents, for a name that is empty, has a '/' in it or begins like a path of
+    another kind (`team:`, `user:`, `node:`, `org:`), and where it is `within` another tenant's run.
 
     Every agent of the chain pays: an agent cannot get around its own budget by handing its work to another.
     """
@@ -51,18 +51,24 @@ class Scope:
     team: str | None = None
     user: str | None = None
 
+    within: str | None = None
+    """The path of another run that pays for this one too, such as that of the key by which an agent was asked for."""
+
     paths: tuple[str, ...] = field(init=False)
     """The paths of all pots but the nodes': organisation, tenant, team and user, agents, run and sub-runs."""
 
     def __post_init__(self) -> None:
         if not self.agents:
             raise UsageError(f"run {self.run_id!r} of tenant {self.tenant!r} needs an agent that pays for it")
-        above = [name for name in (self.organisation, self.team, self.user) if name is not None]
-        for name in (*above, self.tenant, *self.agents, self.run_id, *self.sub_runs):
+        people = [name for name in (self.organisation, self.team, self.user) if name is not None]
+        for name in (*people, self.tenant, *self.agents, self.run_id, *self.sub_runs):
             _check_name(name)
+        if self.within is not None and not self.within.startswith(f"{self.tenant}/"):
+            raise UsageError(f"run {self.run_id!r} of tenant {self.tenant!r} cannot be within {self.within!r}")
         organisation = () if self.organisation is None else (f"org:{self.organisation}",)
         agents = dict.fromkeys(f"{self.tenant}/{agent}" for agent in self.agents)
-        object.__setattr__(self, "paths", (*organisation, self.tenant, *self._people(), *agents, *self.run_paths))
+        above = (*organisation, self.tenant, *self._people(), *agents)
+        object.__setattr__(self, "paths", (*above, *self.runs))
 
     @property
     def run_path(self) -> str:
@@ -76,6 +82,11 @@ class Scope:
         for name in self.sub_runs:
             paths.append(f"{paths[-1]}/{name}")
         return tuple(paths)
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The run that this one is within, and `run_paths`: all whose gates have to be open."""
+        return self.run_paths if self.within is None else (self.within, *self.run_paths)
 
     @property
     def chains(self) -> tuple[str, ...]:
@@ -96,6 +107,7 @@ class Scope:
             organisation=self.organisation,
             team=self.team,
             user=self.user,
+            within=self.within,
         )
 
     def _people(self) -> list[str]:

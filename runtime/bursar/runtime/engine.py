@@ -321,6 +321,7 @@ class Engine:
             organisation=organisation_of(self._config, row["tenant"]),
             team=row["team"],
             user=row["user"],
+            within=row["within"],
         )
         return RunContext(
             scope=scope,

@@ -85,7 +85,7 @@ class PaidCalls:
                     paid = await asking.of(chooser.among(lower))
         if paid is None:
             raise await self._ended(asking, stage.tier)
-        self._router.learn(run, ask, paid, chooser.policy)
+        await self._router.learn(run, ask, paid, chooser.policy)
         return paid
 
     async def open(self, run: RunContext, scope: Scope, limits: Limits) -> None:
@@ -102,7 +102,7 @@ class PaidCalls:
     async def _stop(self, run: RunContext, refusal: Refusal) -> LimitReached:
         """Make the stop stick before anybody hears of it; where it sticks, that is."""
         if run.sticky and refusal.cause in ("limit", "unpriced", "deadline"):
-            path = refusal.path if refusal.kind == "run" else run.scope.run_path
+            path = refusal.path if refusal.path in run.scope.run_paths else run.scope.run_path
             await run.ledger.do(run.ledger.gates.stop, path, refusal)
         run.tell("limit", text=refusal.words())
         return LimitReached(refusal)

@@ -132,13 +132,15 @@ class Runtime:
         on_limit: OnLimit | None = None,
         name: str | None = None,
         target: str | None = None,
+        within: str | None = None,
     ) -> Run:
         """Run an agent or a graph for a tenant, until it ends or waits.
 
         `given` is a text for an agent, the graph's input otherwise. `team` and `user` are whose budgets bind the run
         beside the tenant's. `limits` tighten an agent's own, and are a graph's. `node_limits` are what single nodes
         may use in this run, by their names; of these only what is written down counts. `target` is where another
-        process can load the agent from to resume the run (`file.py:name`).
+        process can load the agent from to resume the run (`file.py:name`). `within` is the path of another run that
+        pays for this one too, and whose limits hold over it.
         Raises UsageError for a tenant, tier or input that cannot be, PriceMissingError, LedgerUnavailable.
         """
         run_id, work, begun = await self._admit(
@@ -152,6 +154,7 @@ class Runtime:
             on_limit=on_limit,
             name=name,
             target=target,
+            within=within,
         )
         return await self._engine.begin(run_id, work, begun)
 
@@ -168,6 +171,7 @@ class Runtime:
         on_limit: OnLimit | None = None,
         name: str | None = None,
         target: str | None = None,
+        within: str | None = None,
     ) -> AsyncGenerator[Event, None]:
         """`run`, telling what happens while it does; the last event is `ended` and carries the run."""
         run_id, work, begun = await self._admit(
@@ -181,6 +185,7 @@ class Runtime:
             on_limit=on_limit,
             name=name,
             target=target,
+            within=within,
         )
         async for event in _told(partial(self._engine.begin, run_id, work, begun)):
             yield event
@@ -258,6 +263,7 @@ class Runtime:
         on_limit: OnLimit | None,
         name: str | None,
         target: str | None,
+        within: str | None,
     ) -> tuple[str, Work, Any]:
         section = tenant_of(self.config, tenant)
         require_team(self.config, tenant, team)
@@ -280,6 +286,7 @@ class Runtime:
             "user": user,
             "agent": work.name,
             "target": target,
+            "within": within,
             "on_limit": on_limit or work.on_limit or section.on_limit or "finalize",
             "max_output_tokens": work.max_output_tokens,
             "input_type": kind,
@@ -292,6 +299,7 @@ class Runtime:
             organisation=section.organisation,
             team=team,
             user=user,
+            within=within,
         )
         await self._ledger.do(self._accept, values, scope, bounds, node_limits)
         self._remember(run_id, work)

@@ -17,6 +17,7 @@ run = Table(
     Column("team", Text),
     Column("user", Text),
     Column("agent", Text, nullable=False),
+    Column("within", Text),  # the path of another run that pays for it too
     Column("target", Text),  # file.py:name, where another process can load the agent from
     Column("status", Text, nullable=False),
     Column("stop_reason", Text),

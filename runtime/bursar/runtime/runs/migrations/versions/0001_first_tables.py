@@ -20,6 +20,7 @@ def upgrade() -> None:
         sa.Column("team", sa.Text(), nullable=True),
         sa.Column("user", sa.Text(), nullable=True),
         sa.Column("agent", sa.Text(), nullable=False),
+        sa.Column("within", sa.Text(), nullable=True),
         sa.Column("target", sa.Text(), nullable=True),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("stop_reason", sa.Text(), nullable=True),
