@@ -221,9 +221,9 @@ async def test_thoughts_that_only_litellm_counted_are_no_more_than_the_output(to
 )
 async def test_a_failure_is_one_request(told: Told, answer: Canned, how: str) -> None:
     told.wire.answer = answer
+    asked = (
+        told.provider.complete(told.request()) if how == "whole" else anext(aiter(told.provider.stream(told.request())))
+    )
     with pytest.raises((RateLimited, BrokenStream)):
-        if how == "whole":
-            await told.provider.complete(told.request())
-        else:
-            [part async for part in told.provider.stream(told.request())]
+        await asked
     assert len(told.wire.asked) == 1
