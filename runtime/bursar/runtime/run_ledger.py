@@ -199,6 +199,9 @@ class RunLedger:
                     if (found := instead()) is not None:
                         return found
             result = await task
+        except asyncio.CancelledError:
+            self._undo(task)
+            raise
         except LedgerUnavailable as error:
             self._is_away(str(error))
             surely_not_done = overtake or not error.in_doubt
@@ -209,6 +212,13 @@ class RunLedger:
             task.cancel()
         self._is_back()
         return result
+
+    def _undo(self, task: asyncio.Future[Any]) -> None:
+        """Give back what was reserved in the very moment in which its caller went away, and so is told to nobody."""
+        if task.done() and not task.cancelled() and task.exception() is None and isinstance(task.result(), Reservation):
+            made = task.result()
+            if not _is_leased(made):
+                self._thread.keep(self._thread.ledger.release, made, note="cancelled before it was sent")
 
     async def _written(self, done: R | Future[R], otherwise: R) -> R:
         """Wait until it is written; with a lease only for as long as the ledger may take."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection
@@ -122,6 +123,25 @@ async def test_a_reserve_waits_until_the_ledger_is_back_and_the_run_is_told_of_b
 async def test_a_reserve_that_waits_for_too_long_raises_what_the_ledger_said(thread: LedgerThread) -> None:
     with away(thread), pytest.raises(LedgerUnavailable, match="cannot be reached"):
         await reserved(plain(thread, wait_s=0.2), "a")
+
+
+async def test_what_was_reserved_in_the_moment_in_which_its_caller_goes_away_is_given_back(
+    thread: LedgerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the ledger's answer and the caller's next step there is a moment in which nobody holds it."""
+    reserve = thread.reserve
+
+    async def and_gone(*args: Any, **how: Any) -> Reserved:
+        made = await reserve(*args, **how)
+        asyncio.get_running_loop().call_soon(caller.cancel)
+        return made
+
+    monkeypatch.setattr(thread, "reserve", and_gone)
+    caller = asyncio.create_task(asked(plain(thread), "a"))
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    await thread.do(thread.ledger.reap)  # behind what was handed in
+    assert held(thread) == posted(thread) == Amounts()
 
 
 async def test_a_settle_is_kept_until_it_is_written_whether_anybody_waits_for_it_or_not(thread: LedgerThread) -> None:
