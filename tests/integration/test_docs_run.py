@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import shlex
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -22,11 +24,15 @@ from bursar.runtime.config import parse_config, starter_config
 from bursar.runtime.models.scenario import load_scenario
 from bursar.runtime.runs.run import RunStatus
 from bursar.tools.tool import Effect
+from tests.support.gateway import Gateway
 from tests.support.processes import REPOSITORY
 
 PAGES = sorted(page for pattern in ("*.md", "[!.]*/README.md", "docs/**/*.md") for page in REPOSITORY.glob(pattern))
 CONFIGURATION = REPOSITORY / "docs" / "configuration.md"
 """Has tests of its own, and a file with mistakes."""
+
+CLIENTS = REPOSITORY / "docs" / "clients.md"
+"""Its programs call a gateway that is there."""
 
 COMMANDS = REPOSITORY / "docs" / "commands.md"
 """Made from the command itself."""
@@ -70,10 +76,30 @@ def _parameters(language: str, *, but: Path | None = None) -> list[object]:
     return [pytest.param(block, id=f"{_name(block.page)}:{block.line}") for block in blocks]
 
 
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+    """A gateway of the configuration that init writes, as the environment of its clients."""
+    with Gateway(tmp_path_factory.mktemp("gateway"), starter_config()) as gateway:
+        key = gateway.key()
+        yield {
+            "OPENAI_BASE_URL": f"{gateway.url}/v1",
+            "OPENAI_API_KEY": key,
+            "ANTHROPIC_BASE_URL": gateway.url,
+            "ANTHROPIC_API_KEY": key,
+        }
+
+
 @pytest.mark.parametrize("block", _parameters("python"))
 def test_a_program_runs_as_it_stands_beside_the_configuration_that_init_writes(
-    block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    block: Block,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
+    if block.page == CLIENTS:
+        for name, value in request.getfixturevalue("gateway").items():
+            monkeypatch.setenv(name, value)
     (tmp_path / "bursar.yaml").write_text(starter_config())
     program = tmp_path / "program.py"
     program.write_text("\n" * block.line + block.text)
@@ -82,6 +108,14 @@ def test_a_program_runs_as_it_stands_beside_the_configuration_that_init_writes(
     runpy.run_path(str(program), run_name="__main__")
     if block.printed is not None:
         assert capsys.readouterr().out == block.printed
+
+
+def test_curl_is_answered_as_it_is_printed(gateway: Mapping[str, str]) -> None:
+    [block] = [one for one in _blocks(CLIENTS, "sh") if one.text.startswith("curl ")]
+    shown = subprocess.run(
+        ["sh", "-ec", block.text], env={**os.environ, **gateway}, capture_output=True, text=True, check=True, timeout=20
+    )
+    assert shown.stdout.endswith("data: [DONE]\n\n")
 
 
 @pytest.mark.parametrize("block", _parameters("yaml", but=CONFIGURATION))
