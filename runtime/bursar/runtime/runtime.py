@@ -71,8 +71,8 @@ class Runtime:
         self._records = records
         self._checkpointer = checkpointer
         self.health = Health(clock)
-        router = Router(config, catalog, cooling=self.health.cooling)
-        calls = PaidCalls(ledger, catalog, router, self.health, clock=clock, rng=rng, sleep=sleep)
+        self._router = Router(config, catalog, cooling=self.health.cooling)
+        calls = PaidCalls(ledger, catalog, self._router, self.health, clock=clock, rng=rng, sleep=sleep)
         holder = f"{socket.gethostname()}:{os.getpid()}:{rng.getrandbits(32):08x}"
         self._side_loop = SideLoop()
         self._engine = Engine(config, ledger, records, calls, self._side_loop, checkpointer, holder=holder, clock=clock)
@@ -106,6 +106,7 @@ class Runtime:
                 catalog.warm_up()
                 rng = rng or random.Random()  # noqa: S311 - it spreads retries, and keeps no secret
                 runtime = cls(read, thread, records, catalog, checkpointer, clock=clock, rng=rng, sleep=sleep)
+                await asyncio.to_thread(runtime._router.warm_up)
                 own_rng = random.Random(rng.getrandbits(64))  # noqa: S311 - calls draw the same numbers without it
                 async with telling(ledger.alerts, endpoints, rng=own_rng), sharing(runtime.health, thread):
                     alive = asyncio.create_task(runtime._engine.stay_alive())

@@ -74,9 +74,11 @@ class Router:
         )
         return Chooser(ask, input_tokens, self._catalog, policy, now)
 
-    def learn(self, run: RunContext, ask: Ask, paid: PaidReply, policy: Policy) -> None:
-        """What a reply tells of the budgets, and of who made its tool calls."""
+    async def learn(self, run: RunContext, ask: Ask, paid: PaidReply, policy: Policy) -> None:
+        """What a reply tells of the budgets, of who made its tool calls, and of what `auto` is asked."""
         if policy.ladder and not paid.replayed:
             self._remaining.learn(run.scope.with_node(ask.node), paid.money_left)
         if paid.message.get("tool_calls"):
             self._authors.learn(run.scope.run_id, paid.message, paid.model)
+        if self._auto is not None and ask.tier == AUTO and not paid.replayed:
+            await self._auto.log(run, ask, run.now())
