@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bursar.runtime.models.provider import BadReply, ModelRequest, Unavailable
 from bursar.runtime.models.vllm import VLLMProvider
+from tests.acceptance.support import QUESTION, charged, model_of, one_call, opened, write_config
+from tests.support.provider import TrueProvider
 from tests.support.wire import Wire, http, served
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -90,3 +93,12 @@ async def test_a_server_that_is_gone_counts_nothing() -> None:
     with pytest.raises(Unavailable):
         await provider.count_tokens("tiny", MESSAGES)
     await provider.aclose()
+
+
+async def test_where_the_server_does_not_count_a_call_is_made_on_our_own_count(
+    true_provider: TrueProvider, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, {"tiny": model_of(true_provider) | {"provider": "vllm"}})
+    async with opened(config) as runtime:
+        run = await runtime.run(one_call(), {"question": QUESTION}, tenant="acme")
+    assert (run.status, run.spent.nanousd) == ("succeeded", charged(true_provider.bill))

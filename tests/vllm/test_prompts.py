@@ -15,7 +15,7 @@ from bursar.runtime.runs.run import Run
 from tests.acceptance.support import opened, write_config
 from tests.vllm.answers import OFFER, ORDER, OTHER_OFFER, TOOL
 from tests.vllm.server import MODELS, VLLMServer
-from tests.vllm.support import model_of, paid, run_node
+from tests.vllm.support import attempts, model_of, paid, run_node
 
 BLOCK_TOKENS = 32
 """What the server caches at once."""
@@ -51,6 +51,14 @@ async def test_a_prompt_is_counted_before_the_call_to_the_token_that_the_call_is
     reply = await provider.complete(request)
     assert reply.usage is not None
     assert reply.usage.input_tokens == counted
+
+
+async def test_a_call_is_reserved_for_just_the_tokens_that_it_reads(server: VLLMServer, tmp_path: Path) -> None:
+    async with opened(write_config(tmp_path, {"tiny": model_of(server)})) as runtime:
+        model = chat_model(max_output_tokens=20).bind_tools(TOOLS)
+        run, _ = await run_node(runtime, lambda: model.ainvoke([SYSTEM, USER]))
+    [attempt] = attempts(tmp_path, run)
+    assert attempt.held.tokens == run.usage.input_tokens + 20
 
 
 async def test_a_model_that_the_server_does_not_have_is_not_counted_for(provider: VLLMProvider) -> None:

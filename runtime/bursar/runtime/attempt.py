@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -26,7 +27,7 @@ from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Model
 from bursar.runtime.models.causes import Failure, cause_of
 from bursar.runtime.models.health import Health
-from bursar.runtime.models.provider import ModelReply, ProviderError
+from bursar.runtime.models.provider import CountsTokens, ModelReply, ProviderError
 from bursar.runtime.models.tokens import TokenCounter
 from bursar.runtime.sending import BrokenOff, request_of, sent
 from bursar.runtime.streaming import StreamCut, StreamMeter
@@ -106,7 +107,7 @@ class Attempts:
         `alone` says that no other model can take the call: then this one is tried again also where another would
         have been the better choice. `earlier` is how it failed of this call, before others were asked.
         """
-        bound = self._ledger.ledger.margins.bound(model.name, counted)
+        bound = await self._input_bound(ask, model, counted)
         kept = _last_answer(ask, model, bound)
         quote = self._quote(ask, run, model, counted, bound, kept)
         errand = _Errand(run=run, ask=ask, call=call, model=model, counted=counted, quote=quote, kept_back=kept)
@@ -191,6 +192,13 @@ class Attempts:
     def _patience_s(self, run: RunContext, *, alone: bool) -> float:
         left = WAITED_S_MAX if run.deadline is None else (run.deadline - self._clock()).total_seconds()
         return left if alone else min(left, PATIENCE_S)
+
+    async def _input_bound(self, ask: Ask, model: Model, counted: int) -> int:
+        """The most that the model will read: the provider's own count, where it has one, else ours and its margin."""
+        if isinstance(model.provider, CountsTokens) and self._health.state(model.name) == "closed":
+            with suppress(ProviderError):  # the call itself will find out what is wrong
+                return await model.provider.count_tokens(model.provider_model, ask.messages, ask.tools)
+        return self._ledger.ledger.margins.bound(model.name, counted)
 
     def _quote(self, ask: Ask, run: RunContext, model: Model, counted: int, bound: int, kept: Amounts) -> ModelQuote:
         wanted = min(ask.max_output_tokens or run.max_output_tokens, model.max_output_tokens)

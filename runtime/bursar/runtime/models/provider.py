@@ -34,6 +34,7 @@ __all__ = [
     "CallTimeout",
     "ContentFiltered",
     "ContextTooLong",
+    "CountsTokens",
     "EmbedReply",
     "EmbedRequest",
     "Embeds",
@@ -246,6 +247,16 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Close what is held open."""
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A provider that says beforehand how long a prompt is."""
+
+    async def count_tokens(
+        self, model: str, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> int:
+        """The input tokens of a call with these messages and tools, as it will be billed; raises ProviderError."""
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from bursar.runtime.models.provider import BadReply, Message, ModelRequest
 
 __all__ = ["VLLMProvider"]
 
-COUNT_TIMEOUT_S = 5.0
+COUNT_TIMEOUT_S = 2.0
 """Counting takes a millisecond; a server that does not even do that is not worth waiting for."""
 
 
