@@ -8,23 +8,22 @@ import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import orjson
 
-from bursar.budget.admission import MoneyLeft
-from bursar.budget.amounts import Amounts
 from bursar.budget.limits import Limits
-from bursar.budget.usage import Usage
 from bursar.runtime.attempt import Ask, Delta, PaidReply
 from bursar.runtime.context import RunContext
 from bursar.runtime.events import Event
 from bursar.runtime.models.provider import Message
+from bursar.runtime.service.agents import Agents
+from bursar.runtime.service.answered import Answered, Sent
 from bursar.runtime.service.asked import asked
 from bursar.runtime.service.caller import Attribution, Caller
-from bursar.runtime.service.errors import KeyReused
+from bursar.runtime.service.errors import BadRequest, KeyReused
 from bursar.runtime.service.names import Names
 from bursar.runtime.service.pace import Pace, Taken
 
@@ -32,37 +31,6 @@ __all__ = ["Answered", "Calls", "Sent", "Streamed"]
 
 OPENED_MAX = 10_000
 """Of how many sessions a process remembers that their accounts were opened."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
-    """Who answers, and why; known as soon as the call is sent."""
-
-    model: str
-    tier: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """A whole answer, and what it was charged."""
-
-    id: str
-    """The call's id in the ledger; the same for a replay."""
-
-    sent: Sent
-    message: Message
-    finish_reason: str
-    usage: Usage | None
-    posted: Amounts
-    """Nothing, for a replay."""
-
-    money_left: MoneyLeft | None
-    """Of the budget in money that is nearest to its end; None where none limits the call."""
-
-    replayed: bool = False
-    run_id: str | None = None
-    """The run of an agent that answered."""
 
 
 class Streamed:
@@ -116,8 +84,9 @@ class Streamed:
 class Calls:
     """Makes paid calls for callers, on one event loop."""
 
-    def __init__(self, names: Names, pace: Pace | None = None) -> None:
+    def __init__(self, names: Names, pace: Pace | None = None, agents: Agents | None = None) -> None:
         """Without a pace callers may ask as fast as they like: runs under way are bounded by their limits alone."""
+        self._agents = agents
         self._names = names
         self._pace = pace
         self._locks: dict[tuple[str, str], asyncio.Lock] = {}
@@ -155,6 +124,8 @@ class Calls:
         streamed: Streamed | None = None,
     ) -> Answered:
         offer = self._names.resolve(caller, chat["model"])
+        if offer.agent is not None and self._agents is not None:
+            return await self._by_agent(self._agents, caller, offer.agent, chat, streamed, repeatable=repeatable)
         # A run that repeats itself is told of; what is asked by a standing key again and again is no loop.
         digest = _digest(chat) if repeatable or caller.is_run else None
         ask = asked(chat, offer, node=where.node, digest=digest, exclusive=repeatable)
@@ -171,6 +142,26 @@ class Calls:
         if streamed is not None and paid.replayed:
             streamed.add(_in_one_piece(paid.message))
         return _answered(call_id, ask.tier, paid)
+
+    async def _by_agent(
+        self,
+        agents: Agents,
+        caller: Caller,
+        name: str,
+        chat: Mapping[str, Any],
+        streamed: Streamed | None,
+        *,
+        repeatable: bool,
+    ) -> Answered:
+        """An agent's answer; it comes in one piece, since what an agent says on its way is not its answer."""
+        if repeatable:
+            raise BadRequest("an agent's answer is not replayed; leave Idempotency-Key out", param="idempotency-key")
+        async with self._kept(caller, int):
+            answered = await agents.answer(caller, name, chat)
+        if streamed is not None:
+            streamed.sent = answered.sent
+            streamed.add(_in_one_piece(answered.message))
+        return answered
 
     async def _run_for(self, caller: Caller, where: Attribution) -> RunContext:
         """The run of a call that belongs there; the first of a session opens the session's account."""

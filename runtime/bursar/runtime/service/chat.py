@@ -51,7 +51,13 @@ def completion(answered: Answered) -> dict[str, Any]:
         "model": answered.sent.model,
         "choices": [choice],
         "usage": usage_record(answered.usage),
+        **_of_run(answered),
     }
+
+
+def _of_run(answered: Answered) -> dict[str, Any]:
+    """The run of an agent that answered, beside what OpenAI's shape has."""
+    return {} if answered.run is None else {"bursar": dict(zip(("run", "status"), answered.run, strict=True))}
 
 
 def usage_record(usage: Usage | None) -> dict[str, Any] | None:
@@ -93,6 +99,7 @@ class _Chunks:
         """The end: why it ended and what it cost, the usage where it was asked for, and `[DONE]`."""
         end = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": answered.finish_reason}
         cost = {"cost_usd": format(usd(answered.posted.nanousd), "f"), "replayed": answered.replayed}
+        cost |= _of_run(answered).get("bursar", {})
         if answered.money_left is not None:
             cost["remaining_usd"] = format(usd(answered.money_left.left_nanousd), "f")
         ended = _event({**self._envelope, "choices": [end], "bursar": cost})

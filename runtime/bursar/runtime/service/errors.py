@@ -1,6 +1,8 @@
 """What the gateway itself refuses.
 
 GatewayError
+├── AgentFailed    502, the run of an agent failed or was cancelled
+├── AgentStopped   402, a limit stopped the run of an agent before it had anything to say
 ├── Unauthorized   401, no key or none that is valid; it never says why
 ├── BadRequest     400, the body or a header is not what it has to be
 ├── UnknownModel   404, nothing of that name that this key may see
@@ -16,7 +18,17 @@ from typing import ClassVar
 
 from bursar.budget.errors import BursarError
 
-__all__ = ["BadRequest", "GatewayError", "KeyReused", "TooFast", "TooLarge", "Unauthorized", "UnknownModel"]
+__all__ = [
+    "AgentFailed",
+    "AgentStopped",
+    "BadRequest",
+    "GatewayError",
+    "KeyReused",
+    "TooFast",
+    "TooLarge",
+    "Unauthorized",
+    "UnknownModel",
+]
 
 
 class GatewayError(BursarError):
@@ -38,6 +50,32 @@ class GatewayError(BursarError):
         """`code` and `param` are OpenAI's: a word for the mistake, and the path of the parameter."""
         self.code, self.param, self.headers = code, param, headers or {}
         super().__init__(message, next_step=next_step)
+
+
+class AgentFailed(GatewayError):
+    """The run of an agent failed."""
+
+    status = 502
+    type = "server_error"
+
+    def __init__(self, name: str, run_id: str) -> None:
+        super().__init__(
+            f"agent {name} gave no answer",
+            next_step=f"bursar runs show {run_id}",
+            code="agent_failed",
+            headers={"x-should-retry": "false", "x-bursar-run": run_id},
+        )
+
+
+class AgentStopped(GatewayError):
+    """A limit stopped the run of an agent."""
+
+    status = 402
+    type = "insufficient_quota"
+
+    def __init__(self, words: str, run_id: str) -> None:
+        """`words` are the refusal's, which end in the next command."""
+        super().__init__(words, code="budget_exceeded", headers={"x-should-retry": "false", "x-bursar-run": run_id})
 
 
 class Unauthorized(GatewayError):

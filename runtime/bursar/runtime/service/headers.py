@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 
 from bursar.budget.money import usd
+from bursar.runtime.service.answered import Answered, Sent
 from bursar.runtime.service.caller import Attribution, Caller
-from bursar.runtime.service.calls import Answered, Sent
 from bursar.runtime.service.errors import BadRequest
 
 __all__ = ["attribution", "idempotency_key", "of_answer", "of_sent", "token_of"]
@@ -66,8 +66,8 @@ def of_answer(answered: Answered) -> dict[str, str]:
         headers["x-bursar-remaining-usd"] = format(usd(answered.money_left.left_nanousd), "f")
     if answered.replayed:
         headers["x-bursar-replayed"] = "true"
-    if answered.run_id is not None:
-        headers["x-bursar-run"] = answered.run_id
+    if answered.run is not None:
+        headers["x-bursar-run"], headers["x-bursar-status"] = answered.run
     return headers
 
 

@@ -45,13 +45,15 @@ class Names:
         """`agents` says whether agents can be run here."""
         self._config = config
         self._agents = config.agents if agents else {}
-        self._seen: dict[tuple[str, frozenset[str] | None], dict[str, Offer]] = {}
+        self._seen: dict[tuple[str, str | None, frozenset[str] | None], dict[str, Offer]] = {}
 
     def offers(self, caller: Caller) -> dict[str, Offer]:
         """All that the caller may ask for, by name: tiers first, then models, then agents."""
-        key = (caller.scope.tenant, caller.asks_for)
+        key = (caller.scope.tenant, caller.agent, caller.asks_for)
         if key not in self._seen:
             found = {offer.name: offer for offer in self._of_tenant(caller.scope.tenant)}
+            if caller.agent is not None:  # an agent does not hand its work to one that it does not pay for
+                found = {name: offer for name, offer in found.items() if offer.agent in (None, caller.agent)}
             allowed = caller.asks_for
             self._seen[key] = {name: offer for name, offer in found.items() if allowed is None or name in allowed}
         return self._seen[key]

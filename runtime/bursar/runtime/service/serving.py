@@ -16,6 +16,7 @@ from uvicorn.supervisors import Multiprocess
 
 from bursar.budget.errors import BursarError, LedgerError
 from bursar.runtime.runtime import Runtime
+from bursar.runtime.service.agents import Agents
 from bursar.runtime.service.app import app_of
 from bursar.runtime.service.callers import StandingCallers
 from bursar.runtime.service.calls import Calls
@@ -42,7 +43,7 @@ def gateway_app(runtime: Runtime, secret: bytes) -> FastAPI:
     names = Names(runtime.config)
     gateway = Gateway(
         callers=StandingCallers(runtime, Keys(runtime.ledger, secret, clock=runtime.clock)),
-        calls=Calls(names, Pace(runtime.config, runtime.ledger_thread)),
+        calls=Calls(names, Pace(runtime.config, runtime.ledger_thread), Agents(runtime)),
         names=names,
         metrics=Metrics(runtime.health.snapshot),
         body_bytes_max=runtime.config.gateway.body_bytes_max,

@@ -1,0 +1,44 @@
+"""An answer of the gateway, whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bursar.budget.admission import MoneyLeft
+from bursar.budget.amounts import Amounts
+from bursar.budget.usage import Usage
+from bursar.runtime.models.provider import Message
+from bursar.runtime.runs.run import RunStatus
+
+__all__ = ["Answered", "Sent"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """Who answers, and why; known as soon as the call is sent."""
+
+    model: str
+    tier: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A whole answer, and what it was charged."""
+
+    id: str
+    """The call's id in the ledger; the same for a replay."""
+
+    sent: Sent
+    message: Message
+    finish_reason: str
+    usage: Usage | None
+    posted: Amounts
+    """Nothing, for a replay."""
+
+    money_left: MoneyLeft | None
+    """Of the budget in money that is nearest to its end; None where none limits the call."""
+
+    replayed: bool = False
+    run: tuple[str, RunStatus] | None = None
+    """The run of an agent that answered, and how it stands."""
