@@ -38,7 +38,7 @@ tenants:
 
 SCENARIOS = {
     "flaky.yaml": """
-        faults: [{kind: broken_stream, times: 1}, {kind: server_error, turn: 1}]
+        faults: [{kind: broken_stream, times: 1}, {kind: unavailable, turn: 1}]
         rules: [{when: {has_tool: search}, answer: {tool_calls: [{name: search, arguments: {query: a}}]}}]
     """,
     "slow.yaml": """

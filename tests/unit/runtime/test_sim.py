@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from bursar.budget.usage import Usage
+from bursar.runtime.models.causes import CAUSES, cause_of
 from bursar.runtime.models.provider import (
-    BrokenStream,
     CallTimeout,
     ModelReply,
     ModelRequest,
@@ -19,7 +19,7 @@ from bursar.runtime.models.provider import (
     RequestRefused,
     Unavailable,
 )
-from bursar.runtime.models.scenario import Fault, Latency
+from bursar.runtime.models.scenario import Fault, FaultKind, Latency
 from bursar.runtime.models.sim import Bill, SimProvider
 from bursar.runtime.models.tokens import TokenCounter
 
@@ -160,7 +160,7 @@ class TestSeed:
 
     async def test_a_seed_replays_its_faults(self) -> None:
         async def failed() -> list[int]:
-            provider = SimProvider.of(["x"], faults=[Fault(kind="server_error", rate=0.2)], seed=3)
+            provider = SimProvider.of(["x"], faults=[Fault(kind="unavailable", rate=0.2)], seed=3)
             outcomes = [provider.complete(request(str(n))) for n in range(200)]
             done = await asyncio.gather(*outcomes, return_exceptions=True)
             return [n for n, outcome in enumerate(done) if isinstance(outcome, Unavailable)]
@@ -171,26 +171,21 @@ class TestSeed:
 
 
 class TestFaults:
-    @pytest.mark.parametrize(
-        ("kind", "error", "billed_calls"),
-        [
-            ("rate_limit", RateLimited, 0),
-            ("server_error", Unavailable, 0),
-            ("timeout", CallTimeout, 1),
-            ("broken_stream", BrokenStream, 1),
-        ],
-    )
-    async def test_a_fault_is_billed_like_the_real_thing(
-        self, kind: Any, error: type[ProviderError], billed_calls: int
-    ) -> None:
-        provider = SimProvider.of(["answer"], faults=[Fault(kind=kind)])
-        with pytest.raises(error):
+    @pytest.mark.parametrize("kind", get_args(FaultKind))
+    async def test_a_fault_is_billed_like_the_real_thing(self, kind: FaultKind) -> None:
+        provider = SimProvider.of(["answer"], faults=[Fault(kind=kind, retry_after_s=7)])
+        with pytest.raises(ProviderError) as whole:
             await provider.complete(request())
-        assert provider.bill.calls == billed_calls
-        with pytest.raises(error):
+        with pytest.raises(ProviderError) as in_pieces:
             await streamed(provider, request())
-        assert provider.bill.calls == 2 * billed_calls
-        assert (error.billed == "no") == (billed_calls == 0)
+        cause = cause_of(whole.value)
+        assert cause is cause_of(in_pieces.value)
+        assert cause.name == ("timeout" if kind == "stalled" else kind)
+        assert provider.bill.calls == (0 if cause.billed == "no" else 2)
+        assert whole.value.retry_after_s == 7
+
+    def test_every_cause_can_be_rehearsed_but_what_is_never_sent(self) -> None:
+        assert {*get_args(FaultKind)} - {"stalled"} == {cause.name for cause in CAUSES} - {"not_sent"}
 
     async def test_an_unbilled_fault_does_not_ask_the_script(self) -> None:
         asked: list[ModelRequest] = []
@@ -214,21 +209,22 @@ class TestFaults:
         assert (await provider.complete(request())).message["content"] == "answer"
 
     async def test_a_fault_of_a_turn_spares_the_others(self) -> None:
-        provider = SimProvider.of(["answer"], faults=[Fault(kind="server_error", turn=2)])
+        provider = SimProvider.of(["answer"], faults=[Fault(kind="unavailable", turn=2)])
         await provider.complete(request(turn=1))
         with pytest.raises(Unavailable):
             await provider.complete(request(turn=2))
         await provider.complete(request(turn=3))
 
-    async def test_a_broken_stream_breaks_halfway(self) -> None:
-        provider = SimProvider.of(["one two three four"], faults=[Fault(kind="broken_stream")])
+    @pytest.mark.parametrize("kind", ["broken_stream", "stalled"])
+    async def test_a_broken_stream_breaks_halfway(self, kind: FaultKind) -> None:
+        provider = SimProvider.of(["one two three four"], faults=[Fault(kind=kind)])
         said: list[Any] = []
 
         async def listen() -> None:
             async for part in provider.stream(request()):
                 said.append(part)  # noqa: PERF401  # what came before the error is to be kept
 
-        with pytest.raises(BrokenStream):
+        with pytest.raises(ProviderError):
             await listen()
         text = "".join(part["content"] for part in said)
         assert text

@@ -16,10 +16,20 @@ __all__ = ["Answer", "Fault", "FaultKind", "Latency", "Rule", "Scenario", "ToolC
 
 FaultKind = Literal[
     "rate_limit",  # 429; not billed
-    "server_error",  # 500; not billed
+    "overloaded",  # 503; not billed
+    "quota",  # 429 of a used up budget; not billed
+    "unavailable",  # 500; not billed
     "timeout",  # billed, and no answer
+    "stalled",  # billed, and half an answer in time
     "broken_stream",  # billed, and half an answer
+    "bad_reply",  # billed, and an answer that is none
+    "auth",  # 401; not billed
+    "model_missing",  # 404; not billed
+    "context_too_long",  # 400; not billed
+    "content_filter",  # 400; not billed
+    "bad_request",  # 400; not billed
 ]
+"""Each is a cause of the table in docs/failures.md; `stalled` is a timeout after the first piece."""
 
 Turn = Annotated[int, Field(ge=1)]
 """The n-th model call of a conversation: one more than the assistant's messages in it."""
@@ -127,6 +137,9 @@ class Fault(_Section):
 
     times: Annotated[int, Field(ge=1)] | None = None
     """How often in all, for one provider; without it there is no end."""
+
+    retry_after_s: Annotated[float, Field(ge=0)] | None = None
+    """How long the provider asks to wait."""
 
     @model_validator(mode="after")
     def _is_clear(self) -> Self:

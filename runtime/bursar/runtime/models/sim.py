@@ -14,12 +14,20 @@ from typing import Any, Self
 
 from bursar.budget.usage import Usage
 from bursar.runtime.models.provider import (
+    AuthFailed,
+    BadReply,
     BrokenStream,
     CallTimeout,
+    ContentFiltered,
+    ContextTooLong,
+    ModelMissing,
     ModelReply,
     ModelRequest,
+    Overloaded,
     ProviderError,
+    QuotaExhausted,
     RateLimited,
+    RequestRefused,
     Unavailable,
 )
 from bursar.runtime.models.scenario import Fault, FaultKind, Latency, Scenario, ToolCall
@@ -36,13 +44,22 @@ _PADDING = " word"
 
 _FAILURES: Mapping[FaultKind, tuple[type[ProviderError], str, int | None]] = {
     "rate_limit": (RateLimited, "the simulated provider is rate limited", 429),
-    "server_error": (Unavailable, "the simulated provider has failed", 500),
+    "overloaded": (Overloaded, "the simulated provider has no room", 503),
+    "quota": (QuotaExhausted, "the simulated provider's budget is used up", 429),
+    "unavailable": (Unavailable, "the simulated provider has failed", 500),
     "timeout": (CallTimeout, "the simulated provider did not answer in time", None),
+    "stalled": (CallTimeout, "the simulated answer was not complete in time", None),
     "broken_stream": (BrokenStream, "the simulated answer broke off", None),
+    "bad_reply": (BadReply, "the simulated answer is none", 200),
+    "auth": (AuthFailed, "the simulated provider refused the key", 401),
+    "model_missing": (ModelMissing, "the simulated provider does not know the model", 404),
+    "context_too_long": (ContextTooLong, "the request does not fit the simulated window", 400),
+    "content_filter": (ContentFiltered, "the simulated filter refused the request", 400),
+    "bad_request": (RequestRefused, "the simulated provider refused the request", 400),
 }
 
-
-_UNBILLED = frozenset({"rate_limit", "server_error"})
+_HALF = frozenset({"stalled", "broken_stream"})
+"""Faults after half of the answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,16 +152,16 @@ class SimProvider:
         spread = self._scenario.latency_ms
         latency_s = chance.uniform(spread.min, spread.max) / 1000
         fault = self._fault(turn_of(request.messages), chance)
-        if fault in _UNBILLED:
-            return _Call(latency_s=latency_s, deltas=(), outcome=_failure(fault))
+        if fault is not None and (failure := _failure(fault)).billed == "no":
+            return _Call(latency_s=latency_s, deltas=(), outcome=failure)
         reply, usage = self._written(request, digest.hexdigest())
         with self._lock:
             self.bill = self.bill.plus(usage)
         if fault is None and latency_s > request.timeout_s:
-            latency_s, fault = request.timeout_s, "timeout"
+            latency_s, fault = request.timeout_s, Fault(kind="timeout")
         if fault is None:
             return _Call(latency_s=latency_s, deltas=_deltas(reply), outcome=reply)
-        deltas = _deltas(reply) if fault == "broken_stream" else []
+        deltas = _deltas(reply) if fault.kind in _HALF else []
         return _Call(latency_s=latency_s, deltas=deltas[: len(deltas) // 2], outcome=_failure(fault))
 
     def _chance(self, conversation: str) -> random.Random:
@@ -156,7 +173,7 @@ class SimProvider:
             attempt = self._attempts[conversation]
         return random.Random(f"{self._seed}:{conversation}:{attempt}")  # noqa: S311  # a simulation, to be repeated
 
-    def _fault(self, turn: int, chance: random.Random) -> FaultKind | None:
+    def _fault(self, turn: int, chance: random.Random) -> Fault | None:
         with self._lock:
             for index, fault in enumerate(self._scenario.faults):
                 spared = fault.rate is not None and chance.random() >= fault.rate
@@ -164,7 +181,7 @@ class SimProvider:
                 if spared or used_up or fault.turn not in (None, turn):
                     continue
                 self._faults_met[index] += 1
-                return fault.kind
+                return fault
         return None
 
     def _written(self, request: ModelRequest, conversation: str) -> tuple[ModelReply, Usage]:
@@ -193,9 +210,9 @@ class SimProvider:
         return reply, usage
 
 
-def _failure(kind: FaultKind) -> ProviderError:
-    error, message, status = _FAILURES[kind]
-    return error(message, status=status)
+def _failure(fault: Fault) -> ProviderError:
+    error, message, status = _FAILURES[fault.kind]
+    return error(message, status=status, retry_after_s=fault.retry_after_s)
 
 
 def _tool_call(call: ToolCall, call_id: str) -> dict[str, Any]:
