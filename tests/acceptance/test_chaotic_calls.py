@@ -78,7 +78,7 @@ def _config(folder: Path, provider: TrueProvider) -> Path:
             provider,
             model=name,
             price={"input_usd_per_mtok": read, "output_usd_per_mtok": written},
-            timeout_s=2,
+            timeout_s=3,
             retries=1,
             aborted_stream="charge_streamed" if name == STREAMS_ONLY else "charge_reserved",
         )

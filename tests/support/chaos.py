@@ -43,6 +43,9 @@ FAULTS: Mapping[FaultKind, int] = {
 }
 """How often each comes among a hundred requests."""
 
+TOO_LATE = ("did not answer", "ConnectTimeout", "PoolTimeout")
+"""What is said of attempts that a busy machine may not even have sent."""
+
 KEPT_TO_ITSELF: frozenset[FaultKind] = frozenset({"billed_timeout", "billed_drop", "html", "empty", "bad_json"})
 """Faults for which a whole answer is charged that was not streamed."""
 
@@ -184,7 +187,7 @@ def _arrived(told: Told, made: Sequence[Attempt], requests: int) -> Sequence[Att
     """The attempts that came to the provider: all, but for a caller who went away or waited for too long before."""
     for one in made[::-1]:
         gone = one is made[-1] and told.is_cancelled
-        if len(made) > requests and (gone or "did not answer" in (one.note or "")):
+        if len(made) > requests and (gone or any(words in (one.note or "") for words in TOO_LATE)):
             assert one.outcome == "unknown" or one.state == "released", (told, made, requests)
             made = [other for other in made if other is not one]
     return made
