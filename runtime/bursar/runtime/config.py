@@ -456,7 +456,7 @@ tenants:
     budgets:
       - {usd: "5", per: month, zone: UTC, alerts: [50, 80, 100]}
     tiers: [small]
-    on_limit: finalize                 # finalize | escalate | stop
+    on_limit: finalize                 # finalize | escalate | downgrade | stop
     # webhooks:                        # alerts are in the log; and posted, signed, to whom it may concern
     #   - {url: "https://hooks.example.com/bursar", secret_env: ACME_WEBHOOK_SECRET}
 

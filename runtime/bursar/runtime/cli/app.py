@@ -121,6 +121,11 @@ _ROUTE_CHECK = """Say how a classifier does on labels that it was not trained on
 Exits with 1 where it is surely wrong on more of what it sends away than --max-wrong.
 """
 
+_ROUTE_REPORT = """Say what each node's cascade has come to, beside asking the stronger tier each time.
+
+What was saved is an estimate: an answer that was not asked for is taken to be as long as the one that was accepted.
+"""
+
 app = App(
     name="bursar",
     help=_HELP,
@@ -177,6 +182,7 @@ _COMMANDS = (
     ("route train", "route_train:train", _TRAIN),
     ("route check", "route:check", _ROUTE_CHECK),
     ("route try", "route:try_out", "Say which tier a request would go to, and why."),
+    ("route report", "route_report:report", _ROUTE_REPORT),
     ("serve", "serve:serve", _SERVE),
     ("key create", "key:create", _KEY),
     ("key ls", "key:ls", "List keys, with what they spent."),

@@ -40,7 +40,7 @@ CONFIG_FILE = Path("bursar.yaml")
 DIGITS_MAX = 18
 """Of a count: any such number is within what the ledger holds."""
 
-OnLimit = Literal["finalize", "escalate", "stop"]
+OnLimit = Literal["finalize", "escalate", "downgrade", "stop"]
 
 
 def flag(name: str, text: str) -> Parameter:
