@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from bursar.budget.errors import LedgerError
-from bursar.runtime.cli.books import open_books
+from bursar.runtime.cli.books import Books, open_books
 from bursar.runtime.cli.budget_verify import audited, print_audit, signing_key
 from bursar.runtime.cli.exits import Exit
 from bursar.runtime.cli.moments import moment
@@ -52,7 +52,7 @@ def compact(
                     key=key,
                     author=author(by),
                     clock=lambda: datetime.now(UTC),
-                    keep=books.records.unfinished(),
+                    keep=_going_on(books),
                     progress=lambda done: tell(done.entries / max(old, 1)),
                 )
     if as_json:
@@ -68,3 +68,11 @@ def compact(
 
 def _entries(count: int) -> str:
     return "1 entry" if count == 1 else f"{count:,} entries"
+
+
+def _going_on(books: Books) -> set[str]:
+    """The ids of runs that may still spend: those that are not finished, and those of keys that may be used."""
+    from bursar.runtime.service.keys import Keys  # with SQLAlchemy
+
+    now = datetime.now(UTC)
+    return books.records.unfinished() | {key.id for key in Keys(books.ledger, None).ls() if key.is_valid(now)}

@@ -170,7 +170,7 @@ def _limits(given: str | None) -> Limits | None:
         if name != "usd" and not (value.isascii() and value.isdigit()):
             raise UsageError(f"--limits {name}={value!r}: expected a whole number", next_step=expected)
         found[_LIMITS[name]] = value if name == "usd" else int(value)
-    return Limits(**found)
+    return Limits.unlimited().tightened(Limits(**found))
 
 
 def _rate(option: str, given: int | None) -> int | None:
