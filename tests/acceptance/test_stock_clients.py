@@ -300,12 +300,14 @@ class TestRefusals:
     """A refusal is an exception that can be read; a budget's is not asked for again, a rate's is waited for."""
 
     def test_a_budget_s_refusal_is_not_asked_for_again(self, gateway: Gateway, true_provider: TrueProvider) -> None:
-        with _counted(gateway, limits=ONE_STEP) as (client, requests):
+        key, shown = gateway.made_key(limits=ONE_STEP)
+        with _counted(gateway, shown) as (client, requests):
             client.chat.completions.create(model="small", messages=ASKED)
             requests.clear()
             with pytest.raises(openai.APIStatusError, match=r"refused: .* 0 steps left of 1 step") as refused:
                 client.chat.completions.create(model="small", messages=ASKED)
         assert (refused.value.status_code, refused.value.code) == (402, "budget_exceeded")
+        assert f"-> bursar budget grant acme/gateway/{key.id} --steps 20" in refused.value.message
         assert len(requests) == 1
         assert true_provider.bill.requests == 1
 
@@ -326,7 +328,7 @@ class TestRefusals:
     ) -> None:
         waits: list[float] = []
         monkeypatch.setattr("openai._base_client.time", SimpleNamespace(**vars(time) | {"sleep": waits.append}))
-        with _counted(gateway, requests_per_minute=1) as (client, requests):
+        with _counted(gateway, gateway.key(requests_per_minute=1)) as (client, requests):
             client.chat.completions.create(model="small", messages=ASKED)
             with pytest.raises(openai.RateLimitError) as refused:
                 client.chat.completions.create(model="small", messages=ASKED)
@@ -352,11 +354,11 @@ def _tools() -> Any:
 
 
 @contextmanager
-def _counted(gateway: Gateway, **terms: Any) -> Iterator[tuple[OpenAI, list[httpx.Request]]]:
-    """A client of a key with such terms, and the requests that it sends."""
+def _counted(gateway: Gateway, key: str) -> Iterator[tuple[OpenAI, list[httpx.Request]]]:
+    """A client with this key, and the requests that it sends."""
     requests: list[httpx.Request] = []
     with httpx.Client(event_hooks={"request": [requests.append]}) as http:
-        yield OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.key(**terms), http_client=http), requests
+        yield OpenAI(base_url=f"{gateway.url}/v1", api_key=key, http_client=http), requests
 
 
 def _requests(gateway: Gateway, path: str) -> int:

@@ -90,7 +90,7 @@ class Refusal:
             "steps": ("steps", "20"),
             "tool_calls": ("tool-calls", "50"),
         }.get(self.dimension, ("usd", "1"))
-        if self.kind == "run":
+        if run.startswith("run_"):  # any other is a gateway's key, or of a program that uses the ledger alone
             return f"bursar runs resume {run} --grant-{flag} {amount}"
         per = "" if self.per == "total" else f" --per {self.per}"
         more = "50" if flag == "usd" else amount
