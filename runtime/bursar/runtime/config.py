@@ -255,7 +255,7 @@ class Config(Section):
     """The agents that the gateway offers as models `agent:NAME`: `file.py:name`, relative to this file."""
 
     gateway: GatewayConfig = Field(default_factory=GatewayConfig)
-    """Where and how `bursar serve` answers."""
+    """How `bursar serve` listens, and how many processes answer."""
 
     organisations: Named[OrganisationConfig] = {}
     """What tenants may spend together, by a name of your own; a tenant names its organisation."""

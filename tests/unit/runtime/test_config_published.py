@@ -26,7 +26,9 @@ from bursar.runtime.config import (
     starter_config,
 )
 from bursar.runtime.config_budgets import NodeBudgets, OrganisationConfig, TeamBudgets, UserBudgets
+from bursar.runtime.config_gateway import GatewayConfig
 from bursar.runtime.config_ledger import LeaseConfig, LedgerConfig
+from bursar.runtime.config_routing import AutoConfig, DowngradeStep, RatesConfig
 from bursar.runtime.config_webhooks import WebhookConfig
 from tests.unit.runtime.config_texts import MINIMAL, model, parse
 
@@ -86,6 +88,10 @@ PAGE = (DOCS / "configuration.md").read_text()
 
 
 LINKS = {
+    "AutoConfig": "[auto](#auto)",
+    "DowngradeStep": "[step](#the-ladder)",
+    "GatewayConfig": "[gateway](#the-gateway)",
+    "RatesConfig": "[rates](#rates)",
     "AgentBudgets": "[agent](#agents-teams-and-users)",
     "BudgetConfig": "[budget](#budgets)",
     "GpuPrice": "[GPU time](#gpu-time)",
@@ -119,6 +125,10 @@ SECTIONS = [
     WebhookConfig,
     LedgerConfig,
     LeaseConfig,
+    AutoConfig,
+    DowngradeStep,
+    RatesConfig,
+    GatewayConfig,
 ]
 
 
