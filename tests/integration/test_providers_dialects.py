@@ -189,6 +189,19 @@ async def test_thoughts_go_back_to_whoever_signed_them_and_to_no_other(told: Tol
     assert ("thinking_blocks" in body) is False
 
 
+async def test_another_provider_gets_neither_a_signature_in_an_id_nor_a_thought_that_nobody_signed(told: Told) -> None:
+    """litellm writes Gemini's signatures into the ids of calls, and OpenAI takes no id of more than 40 characters."""
+    signed = f"call_1__thought__{dialects.SIGNATURE * 20}"
+    call = {"id": signed, "type": "function", "function": {"name": "search", "arguments": "{}"}}
+    unsigned = {"thinking_blocks": [{"type": "thinking", "thinking": "unsigned"}]}
+    said = {"role": "assistant", "content": None, "tool_calls": [call], **unsigned}
+    result = {"role": "tool", "tool_call_id": signed, "content": "on the shelf"}
+    await told.whole(messages=[QUESTION, said, result], tools=TOOLS)
+    body = json.dumps(told.asked())
+    assert (dialects.SIGNATURE in body) == isinstance(told.dialect, dialects.Gemini)
+    assert "unsigned" not in body
+
+
 async def test_what_is_asked_is_not_changed_by_asking(told: Told) -> None:
     """litellm rewrites what it is given, and the next turn must begin as this one, at this provider or another."""
     question = QUESTION if told.dialect.image is None else SEEN

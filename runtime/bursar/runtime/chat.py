@@ -279,7 +279,7 @@ def _result(paid: PaidReply) -> ChatResult:
         invalid_tool_calls=invalid,
         usage_metadata=_usage(paid),
         response_metadata=_metadata(paid),
-        additional_kwargs={key: value for key in _THOUGHTS if (value := message.get(key))},
+        additional_kwargs=_thoughts(paid),
     )
     return ChatResult(generations=[ChatGeneration(message=answer)])
 
@@ -301,14 +301,25 @@ def _chunk(delta: Mapping[str, Any]) -> ChatGenerationChunk:
 
 
 def _last_chunk(paid: PaidReply) -> ChatGenerationChunk:
-    """Usage and cost; for a replay, which streams nothing, the whole message."""
+    """Usage, cost and thoughts; for a replay, which streams nothing, the whole message."""
     if not paid.replayed:
-        empty = AIMessageChunk(content="", usage_metadata=_usage(paid), response_metadata=_metadata(paid))
-        return ChatGenerationChunk(message=empty)
+        return ChatGenerationChunk(
+            message=AIMessageChunk(
+                content="",
+                usage_metadata=_usage(paid),
+                response_metadata=_metadata(paid),
+                additional_kwargs=_thoughts(paid),
+            )
+        )
     calls = [{**call, "index": place} for place, call in enumerate(paid.message.get("tool_calls") or ())]
     chunk = _chunk({**paid.message, "tool_calls": calls})
     chunk.message.response_metadata = _metadata(paid)
+    chunk.message.additional_kwargs = _thoughts(paid)
     return chunk
+
+
+def _thoughts(paid: PaidReply) -> dict[str, Any]:
+    return {key: value for key in _THOUGHTS if (value := paid.message.get(key))}
 
 
 def _metadata(paid: PaidReply) -> dict[str, Any]:

@@ -18,6 +18,8 @@ EFFORT_TOKENS: Mapping[str, int] = {"minimal": 1_024, "low": 1_024, "medium": 2_
 """What an effort is in tokens, for models that are given tokens; any other word is as much as `high`."""
 
 MARK = {"type": "ephemeral"}
+_SIGNED = "__thought__"
+"""What litellm puts between the id of a call and Gemini's signature."""
 
 _STATE = frozenset({"reasoning_content", "thinking_blocks", "cache_control"})
 
@@ -71,8 +73,10 @@ class Dialect:
             message = {**message, "content": [self._part(part) for part in content]}
         if not _STATE.isdisjoint(message):
             message = {key: value for key, value in message.items() if key not in _STATE or self._takes(key)}
-        if calls and not self.signed_calls:
-            message = {**message, "tool_calls": [_unsigned(call) for call in calls]}
+        if blocks := message.get("thinking_blocks"):
+            message = {**message, "thinking_blocks": [block for block in blocks if _is_whole(block)]}
+        if not self.signed_calls and (calls or "tool_call_id" in message):
+            message = _unsigned(message)
         return message
 
     def _part(self, part: Any) -> Any:
@@ -148,5 +152,21 @@ def _with_mark(message: Message) -> Message:
     return message
 
 
-def _unsigned(call: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {key: value for key, value in call.items() if key != "provider_specific_fields"}
+def _is_whole(block: Mapping[str, Any]) -> bool:
+    """Whether Claude takes a block back: not one that another model thought, or that broke off."""
+    return bool(block.get("signature") or block.get("data"))
+
+
+def _unsigned(message: Message) -> Message:
+    """Without Gemini's signatures, which litellm writes into the ids of calls too: longer than OpenAI takes them."""
+    if _SIGNED in (answered := message.get("tool_call_id") or ""):
+        return {**message, "tool_call_id": answered.partition(_SIGNED)[0]}
+    calls = message.get("tool_calls") or ()
+    if not any("provider_specific_fields" in call or _SIGNED in (call.get("id") or "") for call in calls):
+        return message
+    return {**message, "tool_calls": [_plain_call(call) for call in calls]}
+
+
+def _plain_call(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    kept = {key: value for key, value in call.items() if key != "provider_specific_fields"}
+    return {**kept, "id": (call.get("id") or "").partition(_SIGNED)[0]}
