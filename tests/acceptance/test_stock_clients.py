@@ -173,6 +173,14 @@ class TestOpenAIResponses:
         async with async_client.responses.stream(model="small", input=QUESTION) as stream:
             assert (await stream.get_final_response()).output_text == ANSWER
 
+    def test_is_answered_again_for_nothing(self, client: OpenAI, true_provider: TrueProvider) -> None:
+        once = {"Idempotency-Key": "order-1001"}
+        first = client.responses.create(model="small", input=QUESTION, extra_headers=once)
+        with client.responses.stream(model="small", input=QUESTION, extra_headers=once) as stream:
+            again = stream.get_final_response()
+        assert (again.id, again.output_text) == (first.id, first.output_text)
+        assert true_provider.bill.requests == 1
+
     def test_is_told_what_is_not_kept_here(self, client: OpenAI) -> None:
         with pytest.raises(openai.BadRequestError, match="responses are not kept here") as refused:
             client.responses.create(model="small", input=QUESTION, previous_response_id="resp_1")
