@@ -28,9 +28,13 @@ MONEY = Limits(cost_usd="0.10")
 @pytest.fixture
 async def runtime(tmp_path: Path, true_provider: TrueProvider) -> AsyncIterator[Runtime]:
     plain = {"input_usd_per_mtok": "1", "output_usd_per_mtok": "0"}
+    vectors = model_of(true_provider, kind="embedding", price=plain)
     models = {
         "house": model_of(true_provider),
-        "vectors": model_of(true_provider, kind="embedding", price=plain),
+        "vectors": vectors,
+        "simulated": {"provider": "sim", "scenario": "echo", "kind": "embedding"},
+        "unpriced": {key: value for key, value in vectors.items() if key != "price"},
+        "gone": vectors | {"api_base": f"{true_provider.url}/elsewhere"},
         "order": model_of(true_provider, kind="rerank", price=plain),
         "search": model_of(
             true_provider, kind="rerank", price={**plain, "input_usd_per_mtok": "0", "request_usd": "0.002"}
@@ -159,7 +163,7 @@ async def test_a_model_of_another_kind_is_refused_with_those_that_would_do(
         return {}
 
     await ran(runtime, node)
-    assert "use one of vectors" in str(caught[0])
+    assert "use one of gone, simulated, unpriced, vectors" in str(caught[0])
     assert true_provider.bill.requests == 0
 
 
@@ -177,3 +181,42 @@ async def test_a_tenant_s_models_and_data_bound_embeddings_too(
     async with opened(file) as runtime:
         assert (await ran(runtime, node)).status == "succeeded"
     assert true_provider.bill.requests == 0
+
+
+async def test_a_provider_without_embeddings_is_asked_nothing_and_holds_nothing(
+    runtime: Runtime, true_provider: TrueProvider
+) -> None:
+    async def node(state: Texts) -> Texts:
+        with pytest.raises(ModelCallFailed, match="the provider has no embeddings"):
+            await embedding_model("simulated").aembed_query("hi")
+        return {}
+
+    run = await ran(runtime, node)
+    assert (run.spent.nanousd, runtime.ledger.reports.bill(run.id).held.nanousd) == (0, 0)
+
+
+async def test_an_unpriced_model_is_refused_where_money_is_limited(
+    runtime: Runtime, true_provider: TrueProvider
+) -> None:
+    async def node(state: Texts) -> Texts:
+        await embedding_model("unpriced").aembed_query("hi")
+        return {}
+
+    run = await ran(runtime, node)
+    assert (run.status, true_provider.bill.requests) == ("stopped", 0)
+    assert "no price" in (run.stop_reason or "")
+
+
+async def test_a_failure_is_told_by_its_cause_and_another_model_is_not_asked(
+    runtime: Runtime, true_provider: TrueProvider
+) -> None:
+    causes: list[str] = []
+
+    async def node(state: Texts) -> Texts:
+        with pytest.raises(ModelCallFailed) as caught:
+            await embedding_model("gone").aembed_query("hi")
+        causes.extend(failure.cause.name for failure in caught.value.failures)
+        return {}
+
+    run = await ran(runtime, node)
+    assert (causes, run.spent.nanousd, true_provider.bill.calls) == (["model_missing"], 0, 0)
