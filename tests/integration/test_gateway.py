@@ -67,7 +67,7 @@ def test_tools_schemas_and_images_are_sent_on_as_they_stand(gateway: Gateway, tr
         "messages": [
             {"role": "developer", "content": "Be brief."},
             {"role": "user", "content": [{"type": "text", "text": "What is this?"}, image]},
-            {"role": "assistant", "content": None, "tool_calls": [], "refusal": None, "reasoning_content": "hm"},
+            {"role": "assistant", "content": None, "tool_calls": [], "refusal": None, "annotations": [], "seen": True},
         ],
         "tools": [tool],
         "tool_choice": {"type": "function", "function": {"name": "find"}},
@@ -94,7 +94,7 @@ def test_tools_schemas_and_images_are_sent_on_as_they_stand(gateway: Gateway, tr
     assert {name: body[name] for name in kept} == {name: asked[name] for name in kept}
     assert (body["stop"], body["reasoning_effort"], body["max_tokens"]) == (["END"], "low", 50)
     assert body["messages"][1] == asked["messages"][1]  # type: ignore[index]
-    assert "reasoning_content" not in body["messages"][2], "what another model thought is not sent on"
+    assert not {"refusal", "annotations", "seen"} & body["messages"][2].keys(), "clients send back all they were told"
     assert not {"user", "metadata", "store"} & body.keys()
 
 

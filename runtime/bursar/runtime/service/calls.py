@@ -29,6 +29,9 @@ from bursar.runtime.service.pace import Pace, Taken
 
 __all__ = ["Answered", "Calls", "Sent", "Streamed"]
 
+LONG_CHARACTERS = 100_000
+"""From how many characters on a request's tokens are counted in a thread: some 10 ms of work."""
+
 OPENED_MAX = 10_000
 """Of how many sessions a process remembers that their accounts were opened."""
 
@@ -133,6 +136,8 @@ class Calls:
         on_delta: Delta | None = None
         if streamed is not None:
             run, on_delta = _listened_to(run, streamed), streamed.add
+        if _is_long(ask):  # counted first where nobody else waits for it; the call itself then remembers the count
+            await asyncio.to_thread(run.calls.counter.count_request, ask.messages, ask.tools)
         most = partial(_most_tokens, run, ask)
         async with self._kept(caller, most) as pace, self._alone(run, call_id, needed=repeatable):
             paid = await run.calls.make(run, ask, call_id, on_delta)
@@ -220,6 +225,11 @@ class Calls:
                 del self._waiting[name], self._locks[name]
 
 
+def _is_long(ask: Ask) -> bool:
+    texts = (message.get("content") for message in ask.messages)
+    return sum(len(text) for text in texts if isinstance(text, str)) > LONG_CHARACTERS
+
+
 def _most_tokens(run: RunContext, ask: Ask) -> int:
     """The most that the call can come to: what it reads, and what any model that may answer can write."""
     catalog = run.calls.catalog
@@ -259,9 +269,10 @@ def _listened_to(run: RunContext, streamed: Streamed) -> RunContext:
 
 
 def _in_one_piece(message: Message) -> dict[str, Any]:
-    """A whole message as one delta."""
+    """A whole message as one delta, what was thought included."""
     calls = [{"index": place, **call} for place, call in enumerate(message.get("tool_calls") or ())]
-    return {"content": message.get("content"), **({"tool_calls": calls} if calls else {})}
+    said = {key: value for key, value in message.items() if key not in ("role", "tool_calls")}
+    return {**said, **({"tool_calls": calls} if calls else {})}
 
 
 def _call_id(idempotency_key: str | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from bursar.runtime.service.shapes import Body, Part, read_body
 
@@ -22,34 +22,28 @@ _NOT_HERE: Mapping[str, str] = {
 }
 
 
-class StrictPart(Part):
-    """A part whose values are taken as they stand, since they are sent on as they stand."""
-
-    model_config = ConfigDict(strict=True)
-
-
-class Text(StrictPart):
+class Text(Part):
     """Text, with a marker where the prompt up to here is worth keeping in the provider's cache."""
 
     type: Literal["text"]
     text: str
 
 
-class ImageUrl(StrictPart):
+class ImageUrl(Part):
     """Where an image is: an address, or a `data:` URL."""
 
     url: str
     detail: str | None = None
 
 
-class Image(StrictPart):
+class Image(Part):
     """An image."""
 
     type: Literal["image_url"]
     image_url: ImageUrl
 
 
-class Refusal(StrictPart):
+class Refusal(Part):
     """A model's refusal, sent back."""
 
     type: Literal["refusal"]
@@ -61,14 +55,14 @@ Said = str | list[Annotated[Text | Refusal, Field(discriminator="type")]]
 Written = str | list[Text]
 
 
-class Function(StrictPart):
+class Function(Part):
     """A call of a function."""
 
     name: str
     arguments: str
 
 
-class ToolCall(StrictPart):
+class ToolCall(Part):
     """A tool that the model called."""
 
     id: str
@@ -76,7 +70,7 @@ class ToolCall(StrictPart):
     function: Function
 
 
-class Instructions(StrictPart):
+class Instructions(Part):
     """What the program tells the model."""
 
     role: Literal["system", "developer"]
@@ -84,7 +78,7 @@ class Instructions(StrictPart):
     name: str | None = None
 
 
-class User(StrictPart):
+class User(Part):
     """What the user said."""
 
     role: Literal["user"]
@@ -92,16 +86,27 @@ class User(StrictPart):
     name: str | None = None
 
 
-class Assistant(StrictPart):
-    """What the model said."""
+class Thought(Part):
+    """What Claude thought, sent back with its signature."""
+
+    type: Literal["thinking", "redacted_thinking"]
+    thinking: str = ""
+    signature: str = ""
+    data: str = ""
+
+
+class Assistant(Part):
+    """What the model said, and thought."""
 
     role: Literal["assistant"]
     content: Said | None = None
     tool_calls: list[ToolCall] | None = None
+    reasoning_content: str | None = None
+    thinking_blocks: list[Thought] | None = None
     name: str | None = None
 
 
-class ToolResult(StrictPart):
+class ToolResult(Part):
     """What a tool said."""
 
     role: Literal["tool"]
@@ -109,7 +114,7 @@ class ToolResult(StrictPart):
     tool_call_id: str
 
 
-class Declared(StrictPart):
+class Declared(Part):
     """A function that may be called."""
 
     name: str
@@ -118,27 +123,27 @@ class Declared(StrictPart):
     strict: bool | None = None
 
 
-class Tool(StrictPart):
+class Tool(Part):
     """A tool of the caller's own."""
 
     type: Literal["function"]
     function: Declared
 
 
-class Named(StrictPart):
+class Named(Part):
     """A function by its name."""
 
     name: str
 
 
-class ToolChoice(StrictPart):
+class ToolChoice(Part):
     """The tool that must be called."""
 
     type: Literal["function"]
     function: Named
 
 
-class JsonSchema(StrictPart):
+class JsonSchema(Part):
     """The JSON Schema that the answer has to obey."""
 
     name: str
@@ -147,14 +152,14 @@ class JsonSchema(StrictPart):
     strict: bool | None = None
 
 
-class ResponseFormat(StrictPart):
+class ResponseFormat(Part):
     """`text`, any JSON object, or JSON that obeys a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
 
-class StreamOptions(StrictPart):
+class StreamOptions(Part):
     """`include_usage` asks for a last chunk with the usage."""
 
     include_usage: bool = False
@@ -169,8 +174,6 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 class ChatRequest(Body):
     """The body. What OpenAI takes and the gateway has no use for is accepted and let go; see docs/gateway.md."""
-
-    model_config = ConfigDict(strict=True)
 
     model: Annotated[str, Field(min_length=1)]
     """A tier, `auto`, a model of bursar.yaml, or `agent:NAME`."""
@@ -219,7 +222,7 @@ class ChatRequest(Body):
         raise ValueError(_NOT_HERE[info.field_name])
 
 
-_SENT_BACK = frozenset({"role", "content", "tool_calls", "name"})
+_SENT_BACK = frozenset(Assistant.model_fields)
 """What is sent on of a model's own message: clients send back all that they were answered, and more."""
 
 
