@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 
@@ -56,9 +57,10 @@ async def count_tokens(gateway: Gateway, request: Incoming) -> ASGIApp:
     """Count what a request to `messages` would read, as it is counted for its reservation; costs nothing."""
     asked = read_body(CountRequest, request.body)
     gateway.names.resolve(request.caller, asked.model)
-    prompt = chat_prompt(asked)
-    counter = request.caller.run.calls.counter
-    return _json({"input_tokens": counter.count_request(prompt["messages"], prompt.get("tools", ()))})
+    prompt, counter = chat_prompt(asked), request.caller.run.calls.counter
+    # In a thread, since a long prompt takes long.
+    counted = await asyncio.to_thread(counter.count_request, prompt["messages"], prompt.get("tools", ()))
+    return _json({"input_tokens": counted})
 
 
 def refused_message(problem: Problem) -> Response:
