@@ -100,7 +100,7 @@ def test_no_failure_takes_a_run_past_its_limit(tmp_path: Path, true_provider: Tr
         entered = opened(config, clock=clock, sleep=at_once)
         runtime = runner.run(entered.__aenter__())
 
-        @settings(max_examples=60, deadline=None)
+        @settings(max_examples=25, deadline=None)
         @given(st.lists(FAULTS, min_size=1, max_size=9), st.integers(100_000, 30_000_000))
         def check(faults: list[FaultKind | None], limit_nanousd: int) -> None:
             runner.run(one(runtime, faults, limit_nanousd))
