@@ -15,7 +15,7 @@ from bursar.budget.errors import UsageError
 from bursar.runtime.routing.classifier import Verdict
 from bursar.tools import tool
 from tests.acceptance.support import QUESTION, fan_out, model_of, opened, reasons, write_config
-from tests.support.provider import Answer, Behaviour, TrueProvider
+from tests.support.provider import Answer, Behaviour, Fault, TrueProvider
 
 FREE = {"price": "free"}
 CHEAP = {"price": {"input_usd_per_mtok": "1", "output_usd_per_mtok": "10"}}
@@ -200,3 +200,43 @@ async def test_what_an_agent_asks_for_is_checked_before_anything_is_spent(
             with pytest.raises(UsageError, match=words):
                 await runtime.run(agent, QUESTION, tenant="acme")
     assert asked(true_provider) == []
+
+
+async def test_a_tool_exchange_waits_for_the_slot_of_its_own_model(true_provider: TrueProvider, tmp_path: Path) -> None:
+    """Four agents on a model with one slot: whoever begins on it ends on it, whoever spills stays where it went."""
+    models = house(true_provider, llama={"slots": 1})
+    config = write_config(tmp_path, models, tiers={"small": ["llama", "mini"]})
+
+    def script(body: dict[str, Any], _: int) -> Answer:
+        turns = sum(message["role"] == "tool" for message in body["messages"])
+        return Answer(text="done") if turns == 3 else Answer(tool_calls=[("find_order", {"order_id": turns})])
+
+    true_provider.reset(Behaviour(script=script, latency_s=0.02))
+    async with opened(config) as runtime:
+        agent = clerk(tools=[find_order])
+        runs = await asyncio.gather(*(runtime.run(agent, QUESTION, tenant="acme") for _ in range(4)))
+    written = [{message.get("model") for message in run.value["messages"]} - {None} for run in runs]
+    assert sorted(map(sorted, written)) == [["llama"], ["mini"], ["mini"], ["mini"]]
+
+
+async def test_an_exchange_goes_on_elsewhere_where_its_model_fails_and_the_reason_says_so(
+    true_provider: TrueProvider, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, house(true_provider, llama={"retries": 0}), tiers={"small": ["llama", "mini"]})
+
+    def script(body: dict[str, Any], _: int) -> Answer:
+        is_last = body["messages"][-1]["role"] == "tool"
+        return Answer(text="done") if is_last else Answer(tool_calls=[("find_order", {"order_id": 1})])
+
+    def faults(body: dict[str, Any], _: int) -> Fault | None:
+        fails = body["model"] == "llama" and body["messages"][-1]["role"] == "tool"
+        return Fault("server_error", status=503) if fails else None
+
+    true_provider.reset(Behaviour(script=script, faults=faults))
+    async with opened(config) as runtime:
+        run = await runtime.run(clerk(tools=[find_order]), QUESTION, tenant="acme")
+        assert (run.status, asked(true_provider)) == ("succeeded", ["llama", "mini"])
+        tier, why = reasons(runtime, run.id)[-1]
+        assert tier == "small"
+        assert why is not None
+        assert why.startswith("after llama, next of tier small; llama: ")

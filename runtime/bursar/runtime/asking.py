@@ -59,9 +59,12 @@ class Asking:
         for place, candidate in enumerate(choice.candidates, start=1):
             if self._holds_too_little(candidate):
                 continue
-            if not self._has_slot(candidate) and not (candidate.held and await self._waited([candidate])):
-                full.append(candidate)
-                continue
+            if not self._has_slot(candidate):
+                if not candidate.held:
+                    full.append(candidate)
+                    continue
+                if await self._waited([candidate]) is None:
+                    return None
             paid = await self._at(candidate, alone=place == last and not full)
             if paid is not None or self.is_over:
                 return paid
@@ -133,7 +136,8 @@ class Asking:
         if isinstance(made, PaidReply):
             return made
         if isinstance(made, Refusal):
-            self.refusal = made
+            if made.cause != "unpriced" or self.refusal is None:  # a lower tier without prices is no way out
+                self.refusal = made
             return None
         self.failures.append(made)
         if made.then == "next_larger":
