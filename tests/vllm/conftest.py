@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.vllm.server import MODELS, VLLMServer
+
+
+def pytest_configure() -> None:
+    """Let SIGTERM end the tests as Ctrl-C does: with the servers that they started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,9 @@ MODELS = ENVIRONMENT / "models"
 START_TIMEOUT_S = 180
 KILL_TIMEOUT_S = 30
 
-FLAGS = (
+COMMAND = (
+    *(str(ENVIRONMENT / "bin" / "python"), "-m", "vllm.entrypoints.openai.api_server"),
+    *("--host", "127.0.0.1", "--model", str(MODELS / "tiny")),
     *("--served-model-name", "tiny", "--max-model-len", "1024", "--block-size", "32", "--enforce-eager"),
     *("--dtype", "float32"),  # in bfloat16, with AMX, vLLM 0.32 dies of SIGILL where the first prompt is very short
     *("--enable-lora", "--max-loras", "2", "--max-lora-rank", "16"),
@@ -65,25 +67,18 @@ class Served:
 class VLLMServer:
     """A server of the tiny model on a free port of 127.0.0.1, up while it is entered."""
 
-    def __init__(self, log: Path, *flags: str) -> None:
-        """`flags` come beside those that every server here is started with."""
+    def __init__(self, log: Path) -> None:
+        """`log` is the file that it writes to."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
-        self._log, self._flags = log, flags
-        self.url = f"http://127.0.0.1:{self._port}"
-        self.api_base = f"{self.url}/v1"
+        self._log = log
+        self.api_base = f"http://127.0.0.1:{self._port}/v1"
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self._port}", timeout=60, trust_env=False)
 
     def __enter__(self) -> Self:
-        command = (
-            ENVIRONMENT / "bin" / "python",
-            "-m",
-            "vllm.entrypoints.openai.api_server",
-            "--model",
-            MODELS / "tiny",
-        )
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(
-                [*map(str, command), "--host", "127.0.0.1", "--port", str(self._port), *FLAGS, *self._flags],
+                [*COMMAND, "--port", str(self._port)],
                 env=os.environ | SETTINGS,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -101,6 +96,7 @@ class VLLMServer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.kill()
+        self._client.close()
 
     def kill(self) -> None:
         """SIGKILL to all of its processes, and wait; nothing happens to one that is gone."""
@@ -110,11 +106,11 @@ class VLLMServer:
 
     def post(self, path: str, **body: Any) -> httpx.Response:
         """The answer to a request that Bursar knows nothing of."""
-        return httpx.post(f"{self.url}{path}", json=body, timeout=60, trust_env=False)
+        return self._client.post(path, json=body)
 
     def served(self) -> Served:
         """What it has done since it was started."""
-        metrics = httpx.get(f"{self.url}/metrics", trust_env=False).text
+        metrics = self._client.get("/metrics").text
         sums = {
             (sample.name, sample.labels.get("source")): int(sample.value)
             for family in text_string_to_metric_families(metrics)
@@ -132,7 +128,7 @@ class VLLMServer:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self._process.poll() is None:
             with suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/health", trust_env=False).is_success:
+                if self._client.get("/health").is_success:
                     return
             time.sleep(0.25)
         raise AssertionError(f"vLLM does not answer:\n{self._log.read_text()[-4000:]}")
