@@ -43,7 +43,7 @@ FAULTS: Mapping[FaultKind, int] = {
 }
 """How often each comes among a hundred requests."""
 
-TOO_LATE = ("did not answer", "ConnectTimeout", "PoolTimeout")
+TOO_LATE = ("no answer in time", "did not answer", "Timeout")
 """What is said of attempts that a busy machine may not even have sent."""
 
 KEPT_TO_ITSELF: frozenset[FaultKind] = frozenset({"billed_timeout", "billed_drop", "html", "empty", "bad_json"})

@@ -15,6 +15,10 @@ from bursar.runtime.streaming import StreamMeter
 
 __all__ = ["BrokenOff", "request_of", "sent"]
 
+OWN_TIME_S = 1.0
+"""How long a provider has to end a call by itself, after its time: two time-outs at once, of which the second breaks
+into the closing of a connection, would leave it open, and the model writing."""
+
 T = TypeVar("T")
 
 
@@ -69,7 +73,7 @@ async def sent(
 
 async def _in_time(model: Model, request: ModelRequest, answer: Awaitable[ModelReply]) -> ModelReply:
     try:
-        async with asyncio.timeout(request.timeout_s):
+        async with asyncio.timeout(request.timeout_s + OWN_TIME_S):
             return await answer
     except TimeoutError:
         raise CallTimeout(f"{model.name} did not answer within {request.timeout_s:g} s") from None
