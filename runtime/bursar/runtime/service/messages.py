@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from bursar.budget.usage import Usage
-from bursar.runtime.service.calls import Answered
+from bursar.runtime.service.answered import Answered
 from bursar.runtime.service.problems import Problem
 from bursar.runtime.service.segments import Segment, Segments
 
@@ -34,12 +34,12 @@ _ERRORS = {
 """Anthropic's kinds of error by their status; any other is the request's or, from 500 on, the API's."""
 
 
-def message_of(model: str, own: str, answer: Answered) -> dict[str, Any]:
+def message_of(own: str, answer: Answered) -> dict[str, Any]:
     """The whole message to a call that was answered at once; `own` tells this answer from every other."""
     segments = [change.segment for change in Segments(own).end(answer.message) if change.what == "end"]
     blocks = [block_of(segment) for segment in segments]
     called = any(segment.kind == "call" for segment in segments)
-    return opened(model, own) | {
+    return opened(answer.sent.model, own) | {
         "content": blocks,
         **stop_of(answer.finish_reason, called=called),
         "usage": usage_of(answer.usage),
@@ -47,7 +47,7 @@ def message_of(model: str, own: str, answer: Answered) -> dict[str, Any]:
 
 
 def opened(model: str, own: str) -> dict[str, Any]:
-    """The message as it is before its answer."""
+    """The message as it is before its answer; `model` is who gives it."""
     return {
         "id": f"msg_{own}",
         "type": "message",

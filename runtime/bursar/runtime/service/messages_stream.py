@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bursar.runtime.service.calls import Answered
+from bursar.runtime.service.answered import Answered
 from bursar.runtime.service.messages import block_of, error_of, opened, stop_of, usage_of
 from bursar.runtime.service.problems import Problem
 from bursar.runtime.service.segments import Change, Segment, Segments
@@ -26,7 +26,7 @@ class MessageEvents:
     """Turns the deltas of one answer into events, each with its `type`."""
 
     def __init__(self, model: str, own: str) -> None:
-        """`model` is as it was asked for; `own` tells this answer from every other."""
+        """`model` is who answers; `own` tells this answer from every other."""
         self._model, self._own = model, own
         self._segments = Segments(own)
         self._called = False

@@ -10,6 +10,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from bursar.runtime.service.answered import Sent
 from bursar.runtime.service.gateway import Gateway, Incoming
 from bursar.runtime.service.headers import of_answer
 from bursar.runtime.service.messages import error_of, message_of
@@ -32,14 +33,14 @@ async def responses(gateway: Gateway, request: Incoming) -> ASGIApp:
     asked = read_body(ResponsesRequest, request.body)
     chat, created_s = chat_of_responses(asked), int(time.time())
 
-    def opening(call_id: str) -> Opening:
-        return Opening(request=asked, own=_own(call_id), created_s=created_s)
+    def opening(call_id: str, sent: Sent) -> Opening:
+        return Opening(request=asked, own=_own(call_id), model=sent.model, created_s=created_s)
 
     if asked.stream:
-        return await stream(gateway, request, chat, lambda call_id, _: ResponseEvents(opening(call_id)), named)
+        return await stream(gateway, request, chat, lambda *call: ResponseEvents(opening(*call)), named)
     answered = await gateway.calls.answer(request.caller, chat, request.where, request.idempotency_key)
     gateway.metrics.answered(request.caller, answered)
-    return _json(response_of(opening(answered.id), answered), headers=of_answer(answered))
+    return _json(response_of(opening(answered.id, answered.sent), answered), headers=of_answer(answered))
 
 
 async def messages(gateway: Gateway, request: Incoming) -> ASGIApp:
@@ -47,10 +48,12 @@ async def messages(gateway: Gateway, request: Incoming) -> ASGIApp:
     asked = read_body(MessagesRequest, request.body)
     chat = chat_of_messages(asked)
     if asked.stream:
-        return await stream(gateway, request, chat, lambda call_id, _: MessageEvents(asked.model, _own(call_id)), named)
+        return await stream(
+            gateway, request, chat, lambda call_id, sent: MessageEvents(sent.model, _own(call_id)), named
+        )
     answered = await gateway.calls.answer(request.caller, chat, request.where, request.idempotency_key)
     gateway.metrics.answered(request.caller, answered)
-    return _json(message_of(asked.model, _own(answered.id), answered), headers=of_answer(answered))
+    return _json(message_of(_own(answered.id), answered), headers=of_answer(answered))
 
 
 async def count_tokens(gateway: Gateway, request: Incoming) -> ASGIApp:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bursar.budget.usage import Usage
-from bursar.runtime.service.calls import Answered
+from bursar.runtime.service.answered import Answered
 from bursar.runtime.service.responses_request import ResponsesRequest, TextFormat
 from bursar.runtime.service.segments import Segment, Segments
 
@@ -30,6 +30,9 @@ class Opening:
     own: str
     """What tells this answer from every other; its ids are made of it."""
 
+    model: str
+    """Who answers."""
+
     created_s: int
     """When, in seconds since 1970."""
 
@@ -47,7 +50,7 @@ class Opening:
             "instructions": request.instructions,
             "max_output_tokens": request.max_output_tokens,
             "metadata": dict(request.metadata or {}),
-            "model": request.model,
+            "model": self.model,
             "output": list(output),
             "parallel_tool_calls": request.parallel_tool_calls is not False,
             "previous_response_id": None,
@@ -73,6 +76,7 @@ def completed(opening: Opening, output: Sequence[Mapping[str, Any]], answer: Ans
     """The response with all of its output."""
     reason = _INCOMPLETE.get(answer.finish_reason)
     return opening.response("incomplete" if reason else "completed", output) | {
+        "model": answer.sent.model,
         "incomplete_details": {"reason": reason} if reason else None,
         "usage": _usage(answer.usage),
     }

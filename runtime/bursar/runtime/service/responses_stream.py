@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bursar.runtime.service.calls import Answered
+from bursar.runtime.service.answered import Answered
 from bursar.runtime.service.problems import Problem
 from bursar.runtime.service.responses import Opening, completed, item_id, item_of, part_of
 from bursar.runtime.service.segments import Change, Segment, Segments

@@ -8,7 +8,8 @@ from typing import Any, Protocol, TypeVar
 import orjson
 from starlette.types import ASGIApp
 
-from bursar.runtime.service.calls import Answered, Sent, Streamed
+from bursar.runtime.service.answered import Answered, Sent
+from bursar.runtime.service.calls import Streamed
 from bursar.runtime.service.gateway import Gateway, Incoming
 from bursar.runtime.service.headers import of_sent
 from bursar.runtime.service.problems import Problem, problem_of

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bursar.budget.amounts import Amounts
 from bursar.budget.usage import Usage
-from bursar.runtime.service.calls import Answered, Sent
+from bursar.runtime.service.answered import Answered, Sent
 
 __all__ = ["Delta", "answered", "calls_of", "chunked", "deltas", "messages", "usages"]
 

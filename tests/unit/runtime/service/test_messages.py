@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from bursar.budget.pricing.usage_shapes import anthropic
 from bursar.budget.usage import Usage
-from bursar.runtime.service.calls import Answered
+from bursar.runtime.service.answered import Answered
 from bursar.runtime.service.errors import BadRequest
 from bursar.runtime.service.messages import message_of
 from bursar.runtime.service.messages_request import MessagesRequest, chat_body
@@ -33,7 +33,7 @@ def chat(**changes: Any) -> dict[str, Any]:
 
 
 def events_of(parts: list[Delta], answer: Answered) -> Iterator[dict[str, Any]]:
-    events = MessageEvents("small", "77")
+    events = MessageEvents("house", "77")
     yield from events.begin()
     for part in parts:
         yield from events.add(part)
@@ -43,7 +43,7 @@ def events_of(parts: list[Delta], answer: Answered) -> Iterator[dict[str, Any]]:
 @settings(deadline=None, max_examples=50)
 @given(messages())
 def test_an_answer_sent_back_is_the_message_that_it_was(message: dict[str, Any]) -> None:
-    content = message_of("small", "77", answered(message))["content"]
+    content = message_of("77", answered(message))["content"]
     [sent] = chat(messages=[{"role": "assistant", "content": content}])["messages"]
     assert sent["content"] == (message["content"] or (None if calls_of(message) else ""))
     assert _read(calls_of(sent)) == _read(calls_of(message))
@@ -63,7 +63,7 @@ def test_every_event_is_one_of_anthropic_s_and_they_come_to_the_answer_given_at_
         parsed = EVENTS.validate_python(event)
         if parsed.type != "message_stop":
             summed = accumulate_event(event=parsed, current_snapshot=summed, json_bufs=buffers)
-    whole = Message.model_validate(message_of("small", "77", answer))
+    whole = Message.model_validate(message_of("77", answer))
     assert summed is not None
     assert summed.to_dict() == whole.to_dict() | {"usage": summed.usage.to_dict(), "stop_details": None}
     counts = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
@@ -83,7 +83,7 @@ def test_a_block_ends_before_the_next_begins(data: st.DataObject, message: dict[
 @settings(deadline=None, max_examples=50)
 @given(messages(), usages())
 def test_usage_leaves_cached_tokens_out_of_the_input_and_nothing_else(message: dict[str, Any], usage: Usage) -> None:
-    told = message_of("small", "77", answered(message, usage))["usage"]
+    told = message_of("77", answered(message, usage))["usage"]
     assert told["input_tokens"] == usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens
     assert anthropic({"usage": told}) == (usage if usage.total_tokens else None)
 
@@ -102,14 +102,14 @@ def test_usage_leaves_cached_tokens_out_of_the_input_and_nothing_else(message: d
 def test_each_reason_to_stop_has_anthropic_s_word(finish_reason: str, calls: int, stop_reason: str) -> None:
     called = [{"id": "a", "type": "function", "function": {"name": "look", "arguments": "{}"}}] * calls
     message = {"role": "assistant", "content": "So.", "tool_calls": called}
-    assert message_of("small", "77", answered(message, None, finish_reason))["stop_reason"] == stop_reason
+    assert message_of("77", answered(message, None, finish_reason))["stop_reason"] == stop_reason
 
 
 @pytest.mark.parametrize("arguments", ["{", "[1]", "5"])
 def test_arguments_that_are_no_mapping_are_handed_on_as_what_they_are(arguments: str) -> None:
     call = {"id": "a", "type": "function", "function": {"name": "look", "arguments": arguments}}
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
-    assert message_of("small", "77", answered(message))["content"][0]["input"] == {"INVALID_JSON": arguments}
+    assert message_of("77", answered(message))["content"][0]["input"] == {"INVALID_JSON": arguments}
 
 
 def test_a_request_is_a_chat_completion() -> None:

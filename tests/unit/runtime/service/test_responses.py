@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from bursar.budget.usage import Usage
 from bursar.runtime.models.provider import BadReply
-from bursar.runtime.service.calls import Answered
+from bursar.runtime.service.answered import Answered
 from bursar.runtime.service.errors import BadRequest
 from bursar.runtime.service.problems import Problem
 from bursar.runtime.service.responses import Opening, response_of
@@ -29,7 +29,9 @@ PLAIN = {"model": "small", "input": "Good morning!"}
 
 
 def opening(**changes: Any) -> Opening:
-    return Opening(request=read_body(ResponsesRequest, PLAIN | changes), own="77", created_s=1_700_000_000)
+    return Opening(
+        request=read_body(ResponsesRequest, PLAIN | changes), own="77", model="house", created_s=1_700_000_000
+    )
 
 
 def chat(**changes: Any) -> dict[str, Any]:
