@@ -138,7 +138,7 @@ async def test_tools_a_schema_and_the_bound_on_the_output_arrive(told: Told) -> 
 
 async def test_an_image_arrives_or_the_call_is_not_sent(told: Told) -> None:
     if told.dialect.image is None:
-        with pytest.raises(NotSent, match="images"):
+        with pytest.raises(NotSent, match="no image_url"):
             await told.whole(messages=[SEEN])
         assert told.wire.asked == []
         return

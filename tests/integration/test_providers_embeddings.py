@@ -19,6 +19,7 @@ from bursar.runtime.models.provider import (
     Embeds,
     NotSent,
     RateLimited,
+    RequestRefused,
     RerankRequest,
     Reranks,
 )
@@ -156,6 +157,16 @@ async def test_a_refusal_is_told_apart_as_for_chat(wire: Wire, name: str) -> Non
         await embedded(wire, name)
     assert KEY not in str(caught.value)
     assert len(wire.asked) == 1
+
+
+async def test_a_key_in_an_error_is_in_no_log(wire: Wire, capfd: pytest.CaptureFixture[str]) -> None:
+    wire.answer = http(400, {"message": f"no, {KEY}"})
+    provider = LiteLLMProvider("cohere", KEY, wire.url)
+    with pytest.raises(RequestRefused) as caught:
+        await provider.rerank(RerankRequest(model="rerank-v3.5", query="which?", documents=TEXTS, timeout_s=30))
+    await provider.aclose()
+    assert KEY not in str(caught.value)
+    assert KEY not in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize("name", ["model", "input", "encoding_format"])

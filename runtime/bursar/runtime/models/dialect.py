@@ -46,10 +46,11 @@ class Dialect:
     thinking_tokens_min: int | None = None
     """The least number of tokens to think with that it takes; None where it takes no number."""
 
-    images: bool = True
+    text_only: bool = False
+    """Whether it reads nothing but text."""
 
     def messages(self, request: ModelRequest) -> list[Message]:
-        """The request's messages as this provider takes them; raises NotSent for images that it cannot see."""
+        """The request's messages as this provider takes them; raises NotSent for what it cannot read."""
         messages = [self._message(message) for message in request.messages]
         return _marked(messages, going_on=bool(request.tools)) if self.cache_marks else messages
 
@@ -82,8 +83,8 @@ class Dialect:
     def _part(self, part: Any) -> Any:
         if not isinstance(part, Mapping):
             return part
-        if part.get("type") == "image_url" and not self.images:
-            raise NotSent("the provider reads no images")
+        if self.text_only and part.get("type") != "text":
+            raise NotSent(f"the provider reads nothing but text, no {part.get('type')}")
         if "cache_control" in part and not self._takes("cache_control"):
             return {key: value for key, value in part.items() if key != "cache_control"}
         return part
@@ -105,7 +106,7 @@ _OTHERS: Mapping[str, Dialect] = {
     "gemini": _GEMINI,
     "vertex_ai": _GEMINI,
     "bedrock": Dialect(cache_marks=True),  # of models without a cache, litellm takes the marks away
-    "deepseek": Dialect(thoughts=_ALOUD, images=False),
+    "deepseek": Dialect(thoughts=_ALOUD, text_only=True),
     "openrouter": OPENAI_COMPATIBLE,
 }
 _MAGISTRAL = Dialect(effort=False)
