@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from bursar.budget.admission import MoneyLeft
 from bursar.budget.amounts import Amounts
+from bursar.budget.money import usd
 from bursar.budget.usage import Usage
 from bursar.runtime.models.provider import Message
 from bursar.runtime.runs.run import RunStatus
@@ -42,3 +44,12 @@ class Answered:
     replayed: bool = False
     run: tuple[str, RunStatus] | None = None
     """The run of an agent that answered, and how it stands."""
+
+    def came_to(self) -> dict[str, Any]:
+        """What it came to, for the end of a stream: its headers went out before that was known."""
+        told: dict[str, Any] = {"cost_usd": format(usd(self.posted.nanousd), "f"), "replayed": self.replayed}
+        if self.money_left is not None:
+            told["remaining_usd"] = format(usd(self.money_left.left_nanousd), "f")
+        if self.run is not None:
+            told["run"], told["status"] = self.run
+        return told

@@ -11,7 +11,6 @@ import orjson
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from bursar.budget.money import usd
 from bursar.budget.usage import Usage
 from bursar.runtime.service.calls import Answered, Sent
 from bursar.runtime.service.chat_request import read_chat
@@ -98,11 +97,7 @@ class _Chunks:
     def end(self, answered: Answered) -> bytes:
         """The end: why it ended and what it cost, the usage where it was asked for, and `[DONE]`."""
         end = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": answered.finish_reason}
-        cost = {"cost_usd": format(usd(answered.posted.nanousd), "f"), "replayed": answered.replayed}
-        cost |= _of_run(answered).get("bursar", {})
-        if answered.money_left is not None:
-            cost["remaining_usd"] = format(usd(answered.money_left.left_nanousd), "f")
-        ended = _event({**self._envelope, "choices": [end], "bursar": cost})
+        ended = _event({**self._envelope, "choices": [end], "bursar": answered.came_to()})
         if self._usage:
             ended += _event({**self._envelope, "choices": [], "usage": usage_record(answered.usage)})
         return ended + _DONE

@@ -45,7 +45,7 @@ class MessageEvents:
         for change in self._segments.end(answer.message):
             yield from self._told(change)
         stop = stop_of(answer.finish_reason, called=self._called)
-        yield {"type": "message_delta", "delta": stop, "usage": usage_of(answer.usage)}
+        yield {"type": "message_delta", "delta": stop, "usage": usage_of(answer.usage), "bursar": answer.came_to()}
         yield {"type": "message_stop"}
 
     def fail(self, problem: Problem) -> Iterator[Event]:

@@ -46,7 +46,7 @@ class ResponseEvents:
         for change in self._segments.end(answer.message):
             yield from self._told(change)
         response = completed(self._opening, self._output, answer)
-        yield self._event(f"response.{response['status']}", response=response)
+        yield self._event(f"response.{response['status']}", response=response, bursar=answer.came_to())
 
     def fail(self, problem: Problem) -> Iterator[Event]:
         """The event of an answer that broke off."""
