@@ -24,19 +24,12 @@ from bursar.budget.testing import audit, excesses
 from bursar.runtime import Runtime
 from bursar.runtime.ask import Ask
 from bursar.runtime.models import health
-from tests.acceptance.support import model_of, opened, write_config
-from tests.support.chaos import PRICES, STREAMS_ONLY, Chaos, Told, check
+from tests.acceptance.support import opened, write_config
+from tests.support.chaos import TENANTS, TIERS, Chaos, Told, check, models_at
 from tests.support.provider import TrueProvider
 
 NIGHTLY = os.environ.get("BURSAR_SCHEDULES") == "nightly"
 CALLS = 10_000 if NIGHTLY else 1_000
-
-TENANTS = {
-    "acme": {"budgets": [{"usd": "1000"}]},
-    "globex": {"budgets": [{"usd": "1000", "per": "day"}]},
-    "narrow": {"budgets": [{"usd": "0.3"}]},
-}
-TIERS = {"small": ["cheap", "local"], "frontier": ["dear", "cheap"], "house": ["local"]}
 
 
 @pytest.mark.parametrize("seed", range(1, 4) if NIGHTLY else [1])
@@ -45,9 +38,10 @@ async def test_of_any_chaotic_calls_the_ledger_is_the_bill_to_the_nano_usd_or_ma
 ) -> None:
     """Each attempt is a reservation and a request; nothing stays held, no limit is exceeded, and the journal holds."""
     monkeypatch.setattr(health, "FAILURES_MAX", CALLS)  # a model is asked again, however often it fails
-    chaos = Chaos(seed=seed, tenants=list(TENANTS), tiers=list(TIERS))
+    chaos = Chaos(seed=seed)
     true_provider.behaviour = chaos.behaviour()
-    async with opened(_config(tmp_path, true_provider), sleep=_shortly) as runtime:
+    config = write_config(tmp_path, models_at(true_provider.api_base), tiers=TIERS, tenants=TENANTS)
+    async with opened(config, sleep=_shortly) as runtime:
         runs = {tenant: runtime.standing(_scope(runtime, tenant), tiers=None) for tenant in TENANTS}
 
         async def make(told: Told, listen: Callable[[Mapping[str, Any]], None] | None) -> object:
@@ -70,21 +64,6 @@ async def test_of_any_chaotic_calls_the_ledger_is_the_bill_to_the_nano_usd_or_ma
     print(f"seed {seed}: {CALLS / took_s:.0f} calls/s; {dict(ends)}; {dict(outcomes)}")
     assert outcomes["exact"] > CALLS / 2
     assert min(outcomes["unknown"], outcomes["released"], ends["cancelled"], ends["LimitReached"]) > CALLS / 100
-
-
-def _config(folder: Path, provider: TrueProvider) -> Path:
-    models = {
-        name: model_of(
-            provider,
-            model=name,
-            price={"input_usd_per_mtok": read, "output_usd_per_mtok": written},
-            timeout_s=3,
-            retries=1,
-            aborted_stream="charge_streamed" if name == STREAMS_ONLY else "charge_reserved",
-        )
-        for name, (read, written) in PRICES.items()
-    }
-    return write_config(folder, models, tiers=TIERS, tenants=TENANTS)
 
 
 def _scope(runtime: Runtime, tenant: str) -> Scope:

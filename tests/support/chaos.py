@@ -15,7 +15,7 @@ from bursar.budget.reports.bill import Attempt
 from tests.support.behaviour import UNBILLED, Answer, Behaviour, Fault, FaultKind
 from tests.support.bill import Bill, Billed
 
-__all__ = ["AT_ONCE", "PRICES", "STREAMS_ONLY", "Chaos", "Told", "check"]
+__all__ = ["AT_ONCE", "TENANTS", "TIERS", "Chaos", "Told", "check", "models_at"]
 
 AT_ONCE = 64
 """How many calls are in flight."""
@@ -25,6 +25,14 @@ PRICES = {"cheap": ("1", "4"), "dear": ("3", "100"), "local": ("2", "7")}
 
 STREAMS_ONLY = "local"
 """The model that charges a stream for what it has written of it, and for nothing that it keeps to itself."""
+
+TIERS = {"small": ["cheap", "local"], "frontier": ["dear", "cheap"], "house": ["local"]}
+TENANTS = {
+    "acme": {"budgets": [{"usd": "1000"}]},
+    "globex": {"budgets": [{"usd": "1000", "per": "day"}]},
+    "narrow": {"budgets": [{"usd": "0.3"}]},
+}
+"""The last one's money is used up soon."""
 
 FAULTS: Mapping[FaultKind, int] = {
     "rate_limit": 2,
@@ -48,6 +56,23 @@ TOO_LATE = ("no answer in time", "did not answer", "Timeout")
 
 KEPT_TO_ITSELF: frozenset[FaultKind] = frozenset({"billed_timeout", "billed_drop", "html", "empty", "bad_json"})
 """Faults for which a whole answer is charged that was not streamed."""
+
+
+def models_at(api_base: str) -> dict[str, dict[str, Any]]:
+    """The section `models` of a bursar.yaml that calls the provider there."""
+    return {
+        name: {
+            "provider": "openai_compatible",
+            "model": name,
+            "api_base": api_base,
+            "price": {"input_usd_per_mtok": read, "output_usd_per_mtok": written},
+            "context_window": 32_768,
+            "timeout_s": 3,
+            "retries": 1,
+            "aborted_stream": "charge_streamed" if name == STREAMS_ONLY else "charge_reserved",
+        }
+        for name, (read, written) in PRICES.items()
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +107,6 @@ class Chaos:
     """A schedule that its seed decides: who calls, how, and what the provider does at each attempt."""
 
     seed: int
-    tenants: Sequence[str]
-    tiers: Sequence[str]
     requests: dict[int, list[bool]] = field(default_factory=lambda: defaultdict(list))
     """Of each request that came to the provider, whether it is billed; by the number of their call."""
 
@@ -93,8 +116,8 @@ class Chaos:
         chance, streamed = rng.random(), rng.random() < 0.5
         return Told(
             number=number,
-            tenant=rng.choice(self.tenants),
-            tier=rng.choice(self.tiers),
+            tenant=rng.choice(list(TENANTS)),
+            tier=rng.choice(list(TIERS)),
             streamed=streamed,
             max_output_tokens=rng.choice([40, 400]),
             cancel_after_s=rng.uniform(0, 0.1) if chance < 0.08 else None,
