@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from bursar.budget.errors import LedgerUnavailable
 from bursar.budget.limits import Limits
 from tests.support.gateway import Gateway, config_text
 from tests.support.provider import Answer, Behaviour, Fault, FaultKind, TrueProvider
@@ -186,6 +188,35 @@ def test_a_keys_limit_holds_over_all_sessions_and_refuses_call_by_call(
         gateway.grant(f"acme/gateway/{key.id}", steps=1)
         assert [ask(client).status_code for _ in range(2)] == [200, 402]
     assert true_provider.bill.calls == 4
+
+
+async def test_callers_at_once_are_let_through_exactly_as_far_as_the_limit_goes(
+    gateway: Gateway, true_provider: TrueProvider
+) -> None:
+    true_provider.behaviour = Behaviour(script=[Answer(text="Hi.")], latency_s=0.1)
+    headers = {"authorization": f"Bearer {gateway.key(limits=Limits(steps=5))}"}
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=30, trust_env=False) as client:
+        answers = await asyncio.gather(*(client.post(CHAT, json=HELLO) for _ in range(25)))
+    assert sorted(one.status_code for one in answers) == [200] * 5 + [402] * 20
+    assert true_provider.bill.requests == 5
+
+
+def test_nothing_is_sent_while_the_ledger_is_away(
+    gateway: Gateway, true_provider: TrueProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*arguments: object, **options: object) -> None:
+        raise LedgerUnavailable(f"the ledger {gateway.folder}/bursar.db is away")
+
+    with gateway.client(gateway.key()) as client:
+        assert client.get("/v1/models").status_code == 200
+        monkeypatch.setattr(gateway.runtime.ledger, "reserve", away)
+        monkeypatch.setattr(gateway.runtime.ledger.policies, "ls", away)
+        refused = ask(client)
+        assert client.get("/readyz").status_code == 503
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "ledger_unavailable")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert "bursar.db" not in refused.text
+    assert true_provider.bill.requests == 0
 
 
 def test_a_tenants_budget_refuses_with_what_was_needed_and_when_it_resets(

@@ -11,11 +11,14 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from bursar.agents import Agent
 from bursar.budget.limits import Limits
+from bursar.budget.schema import pot
 from bursar.runtime import Runtime, gateway_env
 from bursar.runtime.config import parse_config
+from bursar.runtime.context import current_run
 from bursar.runtime.stop import NoRunError
 from bursar.tools import tool
 from tests.support.gateway import config_text
@@ -117,6 +120,26 @@ async def test_a_runs_key_dies_with_the_run(runtime: Runtime, true_provider: Tru
     assert refused.status_code == 401
     assert refused.json()["error"]["code"] == "invalid_api_key"
     assert true_provider.bill.calls == calls
+
+
+async def test_a_runs_key_is_refused_once_another_worker_has_taken_the_run_over(
+    runtime: Runtime, true_provider: TrueProvider
+) -> None:
+    true_provider.behaviour = Behaviour(script=answer)
+    refused: list[httpx.Response] = []
+
+    def work() -> str:
+        """Work."""
+        env, path = gateway_env(), current_run().scope.run_path
+        with runtime.ledger.store.write() as connection:  # the holder has fallen silent
+            connection.execute(update(pot).where(pot.c.path == path).values(lease_until_us=0))
+        runtime.ledger.gates.hold(path, "another worker", 60)
+        refused.append(ask(env))
+        return "worked"
+
+    await runtime.run(agent_with(work), "Begin.", tenant="acme")
+    assert refused[0].status_code == 401
+    assert true_provider.bill.calls == 1
 
 
 async def test_a_key_of_a_run_cannot_be_had_outside_of_one() -> None:

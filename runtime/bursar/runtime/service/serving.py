@@ -68,6 +68,7 @@ def server_config(app: ASGIApp, *, workers: int = 1) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         workers=workers,
         timeout_graceful_shutdown=GRACE_S,
     )
