@@ -59,6 +59,17 @@ def test_an_agent_answers_like_a_model_by_a_run_of_its_own(gateway: Gateway, tru
     assert gateway.spent(f"acme/support/{run_id}") == gateway.spent(f"acme/gateway/{key.id}") == bill
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_agent_answers_clients_of_every_api(streamed: bool, gateway: Gateway, true_provider: TrueProvider) -> None:
+    asked = {"model": "agent:support", "stream": streamed}
+    with gateway.client(gateway.key()) as client:
+        response = client.post("/v1/responses", json={**asked, "input": "Refund order 1001."})
+        true_provider.reset(LOOKS_UP)
+        message = client.post("/v1/messages", json={**asked, "max_tokens": 9, "messages": ASKED["messages"]})
+    assert "It is on its way." in response.text
+    assert "It is on its way." in message.text
+
+
 def test_a_streamed_agents_answer_comes_in_one_piece(gateway: Gateway) -> None:
     with gateway.client(gateway.key()) as client:
         answer = client.post(CHAT, json={**ASKED, "stream": True})

@@ -17,6 +17,7 @@ from bursar.runtime.service.messages import error_of, message_of
 from bursar.runtime.service.messages_request import CountRequest, MessagesRequest, chat_prompt
 from bursar.runtime.service.messages_request import chat_body as chat_of_messages
 from bursar.runtime.service.messages_stream import MessageEvents
+from bursar.runtime.service.names import AGENT_PREFIX
 from bursar.runtime.service.problems import Problem
 from bursar.runtime.service.responses import Opening, response_of
 from bursar.runtime.service.responses_request import ResponsesRequest
@@ -47,6 +48,8 @@ async def messages(gateway: Gateway, request: Incoming) -> ASGIApp:
     """Answer a request of Anthropic's Messages API."""
     asked = read_body(MessagesRequest, request.body)
     chat = chat_of_messages(asked)
+    if asked.model.startswith(AGENT_PREFIX):
+        del chat["max_completion_tokens"]  # the API needs it, and an agent has bounds of its own
     if asked.stream:
         return await stream(
             gateway, request, chat, lambda call_id, sent: MessageEvents(sent.model, _own(call_id)), named
