@@ -228,7 +228,7 @@ def _litellm() -> Any:
     os.environ["LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"] = "True"
     litellm: Any = importlib.import_module("litellm")
     litellm.suppress_debug_info = True
-    logging.getLogger("LiteLLM").setLevel(logging.CRITICAL)  # it logs errors as they came, with all that they hold
+    logging.getLogger("LiteLLM").setLevel(logging.CRITICAL)  # it logs the errors that it raises
     litellm.DEFAULT_MAX_RETRIES = 0  # it takes the 0 retries that it is told, for embeddings, as none told
     handler = importlib.import_module("litellm.llms.custom_httpx.http_handler").AsyncHTTPHandler
     handler.single_connection_post_request = _send_no_second_request
