@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from bursar.runtime.models.catalog import Catalog
 from bursar.runtime.models.provider import BadReply, ModelRequest, Unavailable
 from bursar.runtime.models.vllm import VLLMProvider
 from tests.acceptance.support import QUESTION, charged, model_of, one_call, opened, write_config
 from tests.support.provider import TrueProvider
 from tests.support.wire import Wire, http, served
+from tests.unit.runtime.config_texts import model, parse
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 ANSWER = {
@@ -62,6 +64,16 @@ async def test_nobody_chooses_another_tenants_cache_or_a_better_place_in_the_que
 async def test_a_priority_is_sent_only_where_one_is_configured_and_a_salt_only_for_a_tenant(wire: Wire) -> None:
     assert not {"priority", "cache_salt"} & (await body_of(wire)).keys()
     assert (await body_of(wire, priority=0))["priority"] == 0
+
+
+async def test_a_tenants_priority_goes_before_the_models(wire: Wire) -> None:
+    section = f'{{provider: vllm, model: tiny, api_base: "{wire.url}/v1", price: free, priority: 3}}'
+    catalog = Catalog(parse(f"{model(section)}tenants: {{acme: {{priority: -5}}, zeta: {{}}}}\n"))
+    asked = {"model": "tiny", "messages": MESSAGES, "max_output_tokens": 50, "timeout_s": 10}
+    for tenant in ("acme", "zeta"):
+        await catalog.model("m").provider.complete(ModelRequest(tenant=tenant, **asked))
+    await catalog.aclose()
+    assert [body["priority"] for _, body in wire.asked] == [-5, 3]
 
 
 @pytest.mark.parametrize("api_base", ["/v1", "/v1/", ""])

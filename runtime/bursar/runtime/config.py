@@ -114,7 +114,8 @@ class ModelConfig(Section):
     `api_base` is an address of this machine."""
 
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
-    """For a vLLM server with `--scheduling-policy priority`: the priority of the calls, lower goes first."""
+    """For a vLLM server with `--scheduling-policy priority`: the priority of calls of tenants without one of their own;
+    lower goes first."""
 
     aborted_stream: Literal["charge_reserved", "charge_streamed"] | None = None
     """What a stream is charged that broke off before its usage came, and is marked `unknown`: all that was reserved, or
@@ -181,6 +182,10 @@ class TenantConfig(Section):
 
     data: Literal["any", "local_only"] = "any"
     """`local_only`: the tenant's content goes to local models alone."""
+
+    priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
+    """The priority of the tenant's calls at vLLM servers that queue by it, in the place of the model's; lower goes
+    first."""
 
     downgrade: list[DowngradeStep] = []
     """The tenant's ladder: which tier its calls get at most while a budget runs low."""

@@ -191,7 +191,9 @@ class Catalog:
             return SimProvider(load_scenario(section.scenario or "", base=self._config.base), seed=section.seed)
         key = self._config.secret(name, self._env)
         if section.provider == "vllm":
-            return VLLMProvider(key, section.api_base or "", priority=section.priority)
+            tenants = self._config.tenants.items()
+            priorities = {name: one.priority for name, one in tenants if one.priority is not None}
+            return VLLMProvider(key, section.api_base or "", priority=section.priority, priorities=priorities)
         if section.provider in _OPENAI_COMPATIBLE:
             bound: OutputBound = "max_completion_tokens" if section.provider == "openai" else "max_tokens"
             tier = _asked_tier(section, price)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from bursar.runtime.models.failures import excerpt
@@ -24,11 +25,20 @@ class VLLMProvider(OpenAIProvider):
     needs a server with `--reasoning-parser`; any other refuses it.
     """
 
-    def __init__(self, api_key: str | None, api_base: str, *, priority: int | None = None) -> None:
-        """`priority` is for a server with `--scheduling-policy priority`, where lower goes first."""
+    def __init__(
+        self,
+        api_key: str | None,
+        api_base: str,
+        *,
+        priority: int | None = None,
+        priorities: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """`priority` is for a server with `--scheduling-policy priority`, where lower goes first; `priorities` are those
+        of single tenants.
+        """
         super().__init__(api_key, api_base, output_bound="max_tokens")
         self._tokenize = f"{api_base.rstrip('/').removesuffix('/v1')}/tokenize"
-        self._priority = priority
+        self._priority, self._priorities = priority, priorities
 
     async def count_tokens(
         self, model: str, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
@@ -41,7 +51,7 @@ class VLLMProvider(OpenAIProvider):
         cap = request.max_reasoning_tokens
         own = {
             "cache_salt": self._salt(request.tenant) if request.tenant is not None else None,
-            "priority": self._priority,
+            "priority": self._priorities.get(request.tenant or "", self._priority),
             "thinking_token_budget": min(cap, request.max_output_tokens) if cap is not None else None,
         }
         body = super()._body(request) | own  # whatever the caller's `extra` says: it may not choose another's cache
