@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,9 @@ async def test_a_priority_is_sent_only_where_one_is_configured_and_a_salt_only_f
 async def test_a_tenants_priority_goes_before_the_models(wire: Wire) -> None:
     section = f'{{provider: vllm, model: tiny, api_base: "{wire.url}/v1", price: free, priority: 3}}'
     catalog = Catalog(parse(f"{model(section)}tenants: {{acme: {{priority: -5}}, zeta: {{}}}}\n"))
-    asked = {"model": "tiny", "messages": MESSAGES, "max_output_tokens": 50, "timeout_s": 10}
+    asked = ModelRequest(model="tiny", messages=MESSAGES, max_output_tokens=50, timeout_s=10)
     for tenant in ("acme", "zeta"):
-        await catalog.model("m").provider.complete(ModelRequest(tenant=tenant, **asked))
+        await catalog.model("m").provider.complete(replace(asked, tenant=tenant))
     await catalog.aclose()
     assert [body["priority"] for _, body in wire.asked] == [-5, 3]
 

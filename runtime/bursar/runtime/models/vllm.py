@@ -33,8 +33,9 @@ class VLLMProvider(OpenAIProvider):
         priority: int | None = None,
         priorities: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        """`priority` is for a server with `--scheduling-policy priority`, where lower goes first; `priorities` are those
-        of single tenants.
+        """`priority` is for a server with `--scheduling-policy priority`, where lower goes first.
+
+        `priorities` are those of single tenants.
         """
         super().__init__(api_key, api_base, output_bound="max_tokens")
         self._tokenize = f"{api_base.rstrip('/').removesuffix('/v1')}/tokenize"
