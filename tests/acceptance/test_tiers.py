@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.messages import AIMessage, ToolMessage
+from langgraph.graph import END, START, MessagesState, StateGraph
 
 from bursar.agents import Agent, Cascade
 from bursar.budget import Limits
 from bursar.budget.errors import UsageError
+from bursar.runtime import chat_model
 from bursar.runtime.routing.classifier import Verdict
 from bursar.tools import tool
 from tests.acceptance.support import QUESTION, fan_out, model_of, opened, reasons, write_config
@@ -240,3 +243,45 @@ async def test_an_exchange_goes_on_elsewhere_where_its_model_fails_and_the_reaso
         assert tier == "small"
         assert why is not None
         assert why.startswith("after llama, next of tier small; llama: ")
+
+
+async def test_a_graph_of_ones_own_keeps_its_exchanges_with_the_model_that_called(
+    true_provider: TrueProvider, tmp_path: Path
+) -> None:
+    """The messages are LangChain's, and say in their metadata who wrote them."""
+    models = house(true_provider, llama={"slots": 1})
+    config = write_config(tmp_path, models, tiers={"small": ["llama", "mini"]})
+    sent: list[Mapping[str, Any]] = []
+
+    def script(body: dict[str, Any], _: int) -> Answer:
+        sent.append(body)
+        is_last = body["messages"][-1]["role"] == "tool"
+        return Answer(text="done") if is_last else Answer(tool_calls=[("find_order", {"order_id": 1})])
+
+    model = chat_model("small", data="local_only").bind_tools([dict(find_order.spec)])
+
+    async def ask(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [await model.ainvoke(state["messages"])]}
+
+    async def act(state: MessagesState) -> dict[str, Any]:
+        last = state["messages"][-1]
+        assert isinstance(last, AIMessage)
+        assert last.response_metadata["tier"] == "small"
+        last.response_metadata["model_name"] = "mini"  # as if llama had been full
+        return {"messages": [last, ToolMessage("delivered", tool_call_id=last.tool_calls[0]["id"] or "")]}
+
+    made = StateGraph(MessagesState)
+    made.add_node("ask", ask)
+    made.add_node("act", act)
+    made.add_node("answer", ask)
+    made.add_edge(START, "ask")
+    made.add_edge("ask", "act")
+    made.add_edge("act", "answer")
+    made.add_edge("answer", END)
+    true_provider.reset(Behaviour(script=script))
+    async with opened(config) as runtime:
+        run = await runtime.run(made, {"messages": [("user", QUESTION)]}, tenant="acme")
+        assert (run.status, asked(true_provider)) == ("succeeded", ["llama", "mini"])
+        assert reasons(runtime, run.id)[-1] == ("small", "stays on mini, which called the tools")
+        assert run.value["messages"][-1].response_metadata["reason"] == "stays on mini, which called the tools"
+    assert not any("model" in message for body in sent for message in body["messages"])

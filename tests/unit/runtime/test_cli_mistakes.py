@@ -44,7 +44,7 @@ MISTAKES = [
     ((*RUN, "--steps", "1.5"), 2, "'1.5' is no whole number", "bursar run --help"),
     ((*RUN, "--seconds", "0"), 2, "Must be > 0", "bursar run --help"),
     ((*RUN, "--seconds", "nan"), 2, "--seconds", "bursar run --help"),
-    ((*RUN, "--on-limit", "panic"), 2, 'Choose from: "finalize", "escalate", "stop"', "bursar run --help"),
+    ((*RUN, "--on-limit", "panic"), 2, 'Choose from: "finalize", "escalate", "downgrade", "stop"', "bursar run --help"),
     ((*RUN, "--cost-limt", "1"), 2, "Unknown option: --cost-limt. Did you mean --cost-limit?", "bursar run --help"),
     (("run", "agents.py:support", "Hello", "--tenant", "acmee"), 2, "tenant 'acmee' is not", "under tenants:"),
     (("run", "nothing.py:x", "Hello", "--tenant", "acme"), 2, "there is no Python file 'nothing.py'", "FILE.py:NAME"),
