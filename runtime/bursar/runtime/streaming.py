@@ -92,7 +92,7 @@ class StreamMeter:
         self._heard_at = self._time()
         if not self._deltas:
             self._window_at = self._heard_at  # what came before was no pace of writing
-        self._said = self._said or delta.get("usage")
+        self._said = delta.get("usage") or self._said
         for text in _texts(delta):
             self._pieces.append(text)
             self._uncounted += len(text)
@@ -139,7 +139,7 @@ class StreamMeter:
         if self._model.aborted_stream == "charge_reserved" or self._past_bound or not self._deltas:
             return None
         said = self._usage_said()
-        came = max(self._margin(self._count()), self._deltas)
+        came = max(self._margin(self._count()), self._deltas, said.output_tokens if said else 0)
         unheard = self._tokens_per_s() * (self._time() - self._heard_at + UNHEARD_S)
         output = min(self._made.max_output_tokens, came + int(unheard) + 1)
         return _dearest(self._made.price, said.input_tokens if said else self._input_tokens, output)

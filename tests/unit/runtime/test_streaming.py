@@ -131,6 +131,19 @@ async def test_all_that_shows_of_an_answer_is_counted(
     assert 55 <= bound.output_tokens <= 65
 
 
+async def test_what_the_provider_says_that_it_wrote_is_charged_also_where_it_does_not_show(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streaming, "PACE_UNKNOWN", 0.0)
+    monkeypatch.setattr(streaming, "UNHEARD_S", 0.0)
+    meter = metered()
+    for written in (1, 70):
+        meter.add(text(1) | {"usage": {"prompt_tokens": 900, "completion_tokens": written}})
+    bound = meter.bound()
+    assert bound is not None
+    assert (bound.input_tokens, bound.output_tokens) == (900, 71)
+
+
 async def test_what_may_have_been_written_and_never_came_is_charged_at_the_fastest_pace_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
