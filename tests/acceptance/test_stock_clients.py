@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from bursar.budget import Limits
 from tests.support.gateway import Gateway, config_text
-from tests.support.provider import Answer, Behaviour, TrueProvider
+from tests.support.provider import Answer, Behaviour, Fault, TrueProvider
 
 QUESTION = "Where is order 1001?"
 ANSWER = "Order 1001 is in Lyon; it will come on Tuesday."
@@ -330,6 +330,19 @@ class TestRefusals:
         assert refused.value.body["limit"] == 1
         assert _requests(gateway, "/v1/messages") == before + 1
         assert true_provider.bill.requests == 1
+
+    def test_an_answer_that_breaks_off_is_told_in_its_stream(
+        self, client: OpenAI, claude: Anthropic, true_provider: TrueProvider
+    ) -> None:
+        true_provider.behaviour = Behaviour(faults=[Fault("broken_stream")] * 3)
+        with pytest.raises(openai.APIError, match="its answer broke off"):
+            list(client.chat.completions.create(model="small", messages=ASKED, stream=True))
+        last = list(client.responses.create(model="small", input=QUESTION, stream=True))[-1]
+        assert last.type == "response.failed"
+        assert last.response.error is not None
+        assert "its answer broke off" in last.response.error.message
+        with pytest.raises(anthropic.APIStatusError, match="its answer broke off"):
+            list(claude.messages.create(model="small", max_tokens=100, messages=ASKED, stream=True))
 
     def test_a_rate_s_refusal_is_waited_for_as_long_as_it_says(
         self, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
