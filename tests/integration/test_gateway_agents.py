@@ -135,6 +135,15 @@ def test_what_an_agent_decides_itself_is_not_taken_of_a_caller(
     assert true_provider.bill.requests == 0
 
 
+def test_what_is_wrong_in_an_agents_file_is_told_to_the_operator_alone(gateway: Gateway, tmp_path: Path) -> None:
+    (tmp_path / "agents.py").write_text("support = undefined_name")
+    with gateway.client(gateway.key()) as client:
+        refused = client.post(CHAT, json=ASKED)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (502, "not_configured")
+    assert "undefined_name" not in refused.text
+    assert str(tmp_path) not in refused.text
+
+
 def test_a_key_of_one_agent_asks_for_no_other(gateway: Gateway) -> None:
     with gateway.client(gateway.key(agent="research")) as client:
         assert client.post(CHAT, json=ASKED).status_code == 404

@@ -72,7 +72,7 @@ class Runtime:
         self._checkpointer = checkpointer
         self.health = Health(clock)
         self._router = Router(config, catalog, cooling=self.health.cooling)
-        calls = PaidCalls(ledger, catalog, self._router, self.health, clock=clock, rng=rng, sleep=sleep)
+        self.calls = calls = PaidCalls(ledger, catalog, self._router, self.health, clock=clock, rng=rng, sleep=sleep)
         holder = f"{socket.gethostname()}:{os.getpid()}:{rng.getrandbits(32):08x}"
         self._side_loop = SideLoop()
         self._engine = Engine(config, ledger, records, calls, self._side_loop, checkpointer, holder=holder, clock=clock)

@@ -8,6 +8,7 @@ from typing import Any
 
 from bursar.agents.agent import Agent
 from bursar.agents.load import load_agent
+from bursar.budget.errors import UsageError
 from bursar.runtime.config import Config
 from bursar.runtime.runs.run import Run
 from bursar.runtime.runtime import Runtime
@@ -56,7 +57,10 @@ def _load(config: Config, name: str) -> tuple[Agent, str]:
     place, _, attribute = config.agents[name].rpartition(":")
     file = config.base / place
     target = f"{file}:{attribute}" if file.is_file() else config.agents[name]
-    found = load_agent(target)
+    try:
+        found = load_agent(target)
+    except UsageError as error:  # what is wrong in the file is nobody's business but the operator's
+        raise config.error("agents", name, text=error.message, next_step=error.next_step) from error
     if not isinstance(found, Agent):
         raise config.error("agents", name, text=f"expected an Agent, not {type(found).__name__}")
     return found, target

@@ -113,6 +113,8 @@ class Serving:
         await receive()  # the server has started
         try:
             async with Runtime.open(self._file) as runtime:
+                # The encoding takes a second to load: the first caller need not wait for it, nor everybody else with it.
+                await asyncio.to_thread(runtime.calls.counter.count_text, "-")
                 self._app = gateway_app(runtime, await asyncio.to_thread(key_secret, runtime.config))
                 await send({"type": "lifespan.startup.complete"})
                 await receive()  # the server ends
