@@ -113,7 +113,7 @@ class Serving:
         await receive()  # the server has started
         try:
             async with Runtime.open(self._file) as runtime:
-                # The encoding takes a second to load: the first caller need not wait for it, nor everybody else with it.
+                # The encoding takes a second to load, in which nobody else would be answered.
                 await asyncio.to_thread(runtime.calls.counter.count_text, "-")
                 self._app = gateway_app(runtime, await asyncio.to_thread(key_secret, runtime.config))
                 await send({"type": "lifespan.startup.complete"})
