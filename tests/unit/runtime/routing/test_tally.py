@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from contextlib import closing
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bursar.budget import Ledger
+from bursar.budget import Store
 from bursar.budget.stores.migrate import migrate
 from bursar.runtime.routing.tally import RECENT_MAX, TRIES_MIN, Tally, worth_trying
 from bursar.runtime.runs.cascades import Cascades, Which
 from bursar.runtime.runs.records import MIGRATIONS
+
+WHICH = Which(tenant="acme", agent="clerk", node="model", first="small", then="frontier", verifier="tools")
 
 
 def tally(accepted: int, of: int = 100, *, cheap: int = 10, strong: int = 100) -> Tally:
@@ -72,18 +74,16 @@ def test_what_was_saved_counts_every_try_and_every_verification() -> None:
     assert seen.saved_nanousd == 100 - 30 - 6
 
 
-def test_a_tally_sums_up_in_the_store_and_older_tries_fade(tmp_path: Path) -> None:
-    ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
-    migrate(ledger.store, scripts=MIGRATIONS, version_table="bursar_runs_version")
-    which = Which(tenant="acme", agent="clerk", node="model", first="small", then="frontier", verifier="tools")
-    cascades = Cascades(ledger.store)
-    assert cascades.standing(which, "run_1", ["a"]) == (Tally(), frozenset())
-    once = Tally(tried=1, recent_tried=1, first_nanousd=5, then_nanousd=7)
-    for _ in range(RECENT_MAX + 10):
-        cascades.count(which, once)
-    found, _ = cascades.standing(which, "run_1", ["a"])
-    assert (found.tried, found.first_nanousd) == (RECENT_MAX + 10, 5 * (RECENT_MAX + 10))
-    assert found.recent_tried == RECENT_MAX // 2 + 10
-    assert cascades.ls("rival") == {}
-    assert cascades.ls() == {which: found}
-    ledger.close()
+def test_a_tally_sums_up_in_each_kind_of_store_and_older_tries_fade(store_url: str) -> None:
+    with closing(Store(store_url)) as store:
+        migrate(store, scripts=MIGRATIONS, version_table="bursar_runs_version")
+        cascades = Cascades(store)
+        assert cascades.standing(WHICH, "run_1", ["a"]) == (Tally(), frozenset())
+        cascades.count(WHICH, tally(30, RECENT_MAX - 1))
+        for _ in range(2):
+            cascades.count(WHICH, Tally(tried=1, recent_tried=1, first_nanousd=5, then_nanousd=7))
+        found, _ = cascades.standing(WHICH, "run_1", ["a"])
+        assert (found.tried, found.first_nanousd) == (RECENT_MAX + 1, 10 * (RECENT_MAX - 1) + 10)
+        assert (found.recent_tried, found.recent_accepted) == (RECENT_MAX // 2 + 1, 15)
+        assert cascades.ls("rival") == {}
+        assert cascades.ls() == {WHICH: found}
