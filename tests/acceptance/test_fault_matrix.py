@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from bursar.budget.reports.bill import Attempt
+from bursar.budget.windows import utc_now
 from bursar.runtime import Runtime
 from bursar.runtime.ask import Ask, PaidReply
 from bursar.runtime.context import current_run
@@ -24,7 +25,7 @@ from bursar.runtime.models.causes import CAUSES
 from bursar.runtime.models.health import State
 from bursar.runtime.models.sim import SimProvider
 from bursar.runtime.stop import ModelCallFailed
-from tests.acceptance.support import QUESTION, Texts, charged, fan_out, model_of, opened, write_config
+from tests.acceptance.support import QUESTION, Texts, charged, fan_out, model_of, one_call, opened, write_config
 from tests.support.provider import Answer, Behaviour, Fault, TrueProvider
 
 RETRIES = 1
@@ -128,14 +129,16 @@ async def every_cell(folder: Path, provider: TrueProvider) -> Mapping[Cell, Foun
 
     provider.behaviour = Behaviour(script=[Answer(text="One two three four five six seven.")], faults=fault)
     models = dict(itertools.chain.from_iterable(models_of(cell, provider) for cell in CELLS))
-    tiers = {cell.tier: [cell.tier, f"{cell.tier}-next"][: 1 + cell.has_next] for cell in CELLS}
+    models["warm"] = model_of(provider, model="warm")
+    tiers = {cell.tier: [cell.tier, f"{cell.tier}-next"][: 1 + cell.has_next] for cell in CELLS} | {"warm": ["warm"]}
     pauses: dict[str, list[float]] = {}
     few = asyncio.Semaphore(SIDE_BY_SIDE)
 
     async def at_once(pause_s: float) -> None:
         pauses.setdefault(current_run().scope.agents[-1], []).append(pause_s)
 
-    async with opened(write_config(folder, models, tiers=tiers), sleep=at_once) as runtime:
+    now = utc_now()  # and it stays so, else a pause could be over before it is looked at
+    async with opened(write_config(folder, models, tiers=tiers), sleep=at_once, clock=lambda: now) as runtime:
 
         async def found(cell: Cell) -> Found:
             ended: list[PaidReply | ModelCallFailed] = []
@@ -152,6 +155,8 @@ async def every_cell(folder: Path, provider: TrueProvider) -> Mapping[Cell, Foun
                 health=runtime.health.state(cell.tier),
             )
 
+        # A first call of its own: what it has to import would use up the time of others.
+        await runtime.run(one_call("warm"), {"question": QUESTION}, tenant="acme")
         return dict(zip(CELLS, await asyncio.gather(*map(found, CELLS)), strict=True))
 
 
@@ -161,7 +166,7 @@ def simulated_requests(runtime: Runtime, model: str) -> int:
 
 
 def models_of(cell: Cell, provider: TrueProvider) -> Iterator[tuple[str, dict[str, Any]]]:
-    timeout_s = 0.5 if cell.cause == "timeout" else 30
+    timeout_s = 1.5 if cell.cause == "timeout" else 30
     yield cell.tier, model_of(provider, model=cell.tier, retries=RETRIES, timeout_s=timeout_s, context_window=8_192)
     name = f"{cell.tier}-next"
     simulated = {
