@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -285,3 +286,18 @@ async def test_a_graph_of_ones_own_keeps_its_exchanges_with_the_model_that_calle
         assert reasons(runtime, run.id)[-1] == ("small", "stays on mini, which called the tools")
         assert run.value["messages"][-1].response_metadata["reason"] == "stays on mini, which called the tools"
     assert not any("model" in message for body in sent for message in body["messages"])
+
+
+async def test_what_auto_is_asked_is_kept_to_be_labelled_only_where_a_file_is_named(
+    true_provider: TrueProvider, tmp_path: Path
+) -> None:
+    for log in (None, "log.jsonl"):
+        auto = {"incumbent": "small"} | ({"log": log} if log else {})
+        config = write_config(tmp_path, house(true_provider), tiers=TIERS, auto=auto)
+        async with opened(config) as runtime:
+            run = await runtime.run(clerk(tier="auto"), QUESTION, tenant="acme")
+            await runtime.run(clerk(tier="small"), "another question", tenant="acme")
+        assert (tmp_path / "log.jsonl").exists() is bool(log)
+    [line] = (tmp_path / "log.jsonl").read_text().splitlines()
+    kept = json.loads(line)
+    assert (kept["text"], kept["run_id"], kept["node"]) == (QUESTION, run.id, "model")
