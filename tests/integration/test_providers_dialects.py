@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
@@ -144,6 +145,19 @@ async def test_an_image_arrives_or_the_call_is_not_sent(told: Told) -> None:
         return
     await told.whole(messages=[SEEN])
     assert at(told.asked(), told.dialect.image).removeprefix("data:image/png;base64,") == PNG
+
+
+async def test_no_image_is_fetched_from_here(told: Told) -> None:
+    """litellm would, for those who take no address, and what an address names may be inside the house."""
+    async with served() as elsewhere:
+        elsewhere.answer = http(200, b"PNG", media="image/png")
+        image = {"type": "image_url", "image_url": {"url": f"{elsewhere.url}/cat.png"}}
+        told.wire.answer = told.dialect.whole()
+        with contextlib.suppress(NotSent):
+            await told.provider.complete(told.request(messages=[{"role": "user", "content": [image]}]))
+        assert elsewhere.connections == 0
+    takes_any = isinstance(told.dialect, dialects.OpenAI) and told.dialect.image is not None
+    assert len(told.wire.asked) == takes_any
 
 
 async def test_an_effort_at_thinking_is_asked_for_in_the_provider_s_words(told: Told) -> None:

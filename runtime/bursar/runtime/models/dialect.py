@@ -49,6 +49,9 @@ class Dialect:
     text_only: bool = False
     """Whether it reads nothing but text."""
 
+    image_urls: tuple[str, ...] | None = None
+    """How the addresses of images begin that it takes; litellm would fetch any other from here. None = all."""
+
     def messages(self, request: ModelRequest) -> list[Message]:
         """The request's messages as this provider takes them; raises NotSent for what it cannot read."""
         messages = [self._message(message) for message in request.messages]
@@ -85,6 +88,8 @@ class Dialect:
             return part
         if self.text_only and part.get("type") != "text":
             raise NotSent(f"the provider reads nothing but text, no {part.get('type')}")
+        if self.image_urls is not None and not _address(part).startswith(self.image_urls):
+            raise NotSent(f"the provider takes images at addresses that begin with {' or '.join(self.image_urls)} only")
         if "cache_control" in part and not self._takes("cache_control"):
             return {key: value for key, value in part.items() if key != "cache_control"}
         return part
@@ -98,14 +103,17 @@ _ALOUD = frozenset({"reasoning_content"})
 OPENAI = Dialect()
 OPENAI_COMPATIBLE = Dialect(thoughts=_ALOUD, own_marks=True)
 
-_CLAUDE = Dialect(cache_marks=True, thoughts=_ALOUD | {"thinking_blocks"}, thinking_tokens_min=1_024)
-_GEMINI = Dialect(thoughts=_ALOUD, signed_calls=True, thinking_tokens_min=0)
+_CLAUDE = Dialect(
+    cache_marks=True, thoughts=_ALOUD | {"thinking_blocks"}, thinking_tokens_min=1_024, image_urls=("data:",)
+)
+_GEMINI = Dialect(thoughts=_ALOUD, signed_calls=True, thinking_tokens_min=0, image_urls=("data:", "gs:"))
 """Without marks: litellm would make a cache of its own for them, by requests that nobody reserved."""
 
-_OTHERS: Mapping[str, Dialect] = {
+_BY_PROVIDER: Mapping[str, Dialect] = {
+    "anthropic": replace(_CLAUDE, image_urls=("data:", "https:")),
     "gemini": _GEMINI,
     "vertex_ai": _GEMINI,
-    "bedrock": Dialect(cache_marks=True),  # of models without a cache, litellm takes the marks away
+    "bedrock": Dialect(cache_marks=True, image_urls=("data:",)),  # where there is no cache, litellm takes marks away
     "deepseek": Dialect(thoughts=_ALOUD, text_only=True),
     "openrouter": OPENAI_COMPATIBLE,
 }
@@ -114,14 +122,19 @@ _MAGISTRAL = Dialect(effort=False)
 
 
 def dialect_of(provider: str, model: str) -> Dialect:
-    """What a model understands, by litellm's name of its provider."""
-    if provider == "anthropic" or (provider in ("bedrock", "vertex_ai", "azure_ai") and "claude" in model):
+    """What a model understands, by litellm's name of its provider; Gemini 3 takes an effort, but no number."""
+    if provider in ("bedrock", "vertex_ai", "azure_ai") and "claude" in model:
         return _CLAUDE
-    if "magistral" in model:
+    if provider == "mistral" and "magistral" in model:
         return _MAGISTRAL
-    if "gemini-3" in model:
-        return replace(_GEMINI, thinking_tokens_min=None)  # it takes an effort, but no number
-    return _OTHERS.get(provider, OPENAI)
+    known = _BY_PROVIDER.get(provider, OPENAI)
+    return replace(known, thinking_tokens_min=None) if known is _GEMINI and "gemini-3" in model else known
+
+
+def _address(part: Mapping[str, Any]) -> str:
+    """Where a part's image is; that of a part which is none is in the message."""
+    image = part.get("image_url", "data:")
+    return str(image.get("url")) if isinstance(image, Mapping) else str(image)
 
 
 def _marked(messages: list[Message], *, going_on: bool) -> list[Message]:
