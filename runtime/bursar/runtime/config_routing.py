@@ -20,7 +20,7 @@ class AutoConfig(BaseModel):
     """The tier that answers where there is no evidence for another; one of `tiers`."""
 
     classifier: Text | None = None
-    """A file made by `bursar route train`, relative to this one, or `module:function`; without it the incumbent
+    """A file made by `route train`, relative to this one, or `module:function`; without it the incumbent
     always answers."""
 
     log: Text | None = None
