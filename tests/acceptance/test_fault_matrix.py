@@ -93,9 +93,6 @@ class Cell(NamedTuple):
     def cause(self) -> str:
         return self.row.partition(",")[0]
 
-    def __str__(self) -> str:
-        return f"{self.row}-{'stream' if self.streamed else 'whole'}-{'next' if self.has_next else 'alone'}"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
@@ -205,63 +202,53 @@ def asked(cell: Cell) -> int:
     return 1 if glued(cell) else row.beside if cell.has_next else row.alone
 
 
-each = pytest.mark.parametrize("cell", CELLS, ids=str)
+def test_the_right_models_are_asked_so_often_as_the_table_says(matrix: Mapping[Cell, Found]) -> None:
+    for cell, found in matrix.items():
+        row = ROWS[cell.row]
+        answered = cell.has_next and row.next_answers and not glued(cell)
+        assert isinstance(found.ended, PaidReply) == answered, cell
+        assert found.first_requests == (asked(cell) if row.fault else 0), cell
+        assert found.next_requests == answered, cell
 
 
-@each
-def test_the_right_models_are_asked_so_often_as_the_table_says(matrix: Mapping[Cell, Found], cell: Cell) -> None:
-    row, found = ROWS[cell.row], matrix[cell]
-    answered = cell.has_next and row.next_answers and not glued(cell)
-    assert isinstance(found.ended, PaidReply) == answered
-    assert found.first_requests == (asked(cell) if row.fault else 0)
-    assert found.next_requests == answered
+def test_each_request_has_a_reservation_of_its_own_that_is_closed_truthfully(matrix: Mapping[Cell, Found]) -> None:
+    for cell, found in matrix.items():
+        failed = [attempt for attempt in found.attempts if attempt.model == cell.tier]
+        others = [attempt for attempt in found.attempts if attempt.model != cell.tier]
+        assert (len(failed), len(others)) == (asked(cell), found.next_requests), cell
+        assert all(attempt.outcome == "exact" for attempt in others), cell
+        if ROWS[cell.row].billed:
+            assert {attempt.outcome for attempt in failed} == {"unknown"}, cell
+            assert found.first_bill <= sum(attempt.posted.nanousd for attempt in failed), cell
+            assert all(0 < attempt.posted.nanousd <= attempt.held.nanousd for attempt in failed), cell
+        else:
+            assert {(attempt.state, attempt.posted.nanousd) for attempt in failed} == {("released", 0)}, cell
+            assert found.first_bill == 0, cell
 
 
-@each
-def test_each_request_has_a_reservation_of_its_own_that_is_closed_truthfully(
-    matrix: Mapping[Cell, Found], cell: Cell
-) -> None:
-    row, found = ROWS[cell.row], matrix[cell]
-    failed = [attempt for attempt in found.attempts if attempt.model == cell.tier]
-    others = [attempt for attempt in found.attempts if attempt.model != cell.tier]
-    assert len(failed) == asked(cell)
-    assert len(others) == found.next_requests
-    assert all(attempt.outcome == "exact" for attempt in others)
-    if not row.billed:
-        assert {(attempt.state, attempt.posted.nanousd) for attempt in failed} == {("released", 0)}
-        assert found.first_bill == 0
-        return
-    assert {attempt.outcome for attempt in failed} == {"unknown"}
-    assert found.first_bill <= sum(attempt.posted.nanousd for attempt in failed)
-    assert all(0 < attempt.posted.nanousd <= attempt.held.nanousd for attempt in failed)
+def test_an_answer_of_the_next_model_says_why_it_was_asked(matrix: Mapping[Cell, Found]) -> None:
+    for cell, found in matrix.items():
+        if isinstance(found.ended, PaidReply):
+            assert (found.ended.model, found.ended.tier) == (f"{cell.tier}-next", cell.tier)
+            assert found.ended.reason.startswith(f"after {cell.tier}, next of tier {cell.tier}; {cell.tier}: ")
 
 
-@each
-def test_what_is_told_names_the_cause_the_status_and_when_to_try_again(
-    matrix: Mapping[Cell, Found], cell: Cell
-) -> None:
-    found = matrix[cell]
-    if isinstance(found.ended, PaidReply):
-        assert (found.ended.model, found.ended.tier) == (f"{cell.tier}-next", cell.tier)
-        assert found.ended.reason.startswith(f"after {cell.tier}, next of tier {cell.tier}; {cell.tier}: ")
-        return
-    [failure] = found.ended.failures
-    cause = "broken_stream" if glued(cell) else cell.cause
-    assert failure.attempts == asked(cell)
-    assert failure.cause.name == cause
-    assert found.ended.cause is failure.cause
-    assert failure.cause.status == next(row for row in CAUSES if row.name == cause).status
-    if not glued(cell):
-        assert failure.cause.status == ROWS[cell.row].status
-    fault = ROWS[cell.row].fault
-    assert found.ended.retry_after_s == (fault.retry_after_s if fault else None)
+def test_a_failed_call_tells_the_cause_the_status_and_when_to_try_again(matrix: Mapping[Cell, Found]) -> None:
+    for cell, found in matrix.items():
+        if isinstance(found.ended, PaidReply):
+            continue
+        row, [failure] = ROWS[cell.row], found.ended.failures
+        cause, status = ("broken_stream", 502) if glued(cell) else (cell.cause, row.status)
+        assert (failure.cause.name, failure.cause.status, failure.attempts) == (cause, status, asked(cell)), cell
+        assert found.ended.cause is failure.cause
+        assert found.ended.retry_after_s == (row.fault.retry_after_s if row.fault else None), cell
 
 
-@each
 def test_one_failure_makes_others_pass_the_model_by_only_where_it_will_not_answer_them_either(
-    matrix: Mapping[Cell, Found], cell: Cell
+    matrix: Mapping[Cell, Found],
 ) -> None:
-    assert matrix[cell].health == ("open" if ROWS[cell.row].cools else "closed")
+    for cell, found in matrix.items():
+        assert found.health == ("open" if ROWS[cell.row].cools else "closed"), cell
 
 
 def test_a_pause_is_as_long_as_the_provider_asks(matrix: Mapping[Cell, Found]) -> None:
