@@ -27,7 +27,7 @@ class GatewayConfig(BaseModel):
 
     key_secret_env: VariableName | None = None
     """The environment variable that holds the secret under which keys are hashed; without it a file beside the SQLite
-    database, readable by its owner alone, which `bursar key create` makes."""
+    database, readable by its owner alone, which `key create` makes."""
 
     body_bytes_max: PositiveCount = 20_000_000
     """The largest request body that is read."""
