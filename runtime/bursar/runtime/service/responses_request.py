@@ -164,7 +164,7 @@ class ResponsesRequest(Body):
     """A request to `POST /v1/responses`."""
 
     model: str
-    input: Annotated[list[Item], BeforeValidator(_as_items)]
+    input: Annotated[list[Item], BeforeValidator(_as_items), Field(min_length=1)]
     instructions: str | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     metadata: Mapping[str, str] | None = None

@@ -200,6 +200,7 @@ def test_what_a_model_says_after_its_calls_stays_with_them() -> None:
         ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0].content[0]", "'input_file'"),
         ({"input": [{"type": "function_call", "name": "look"}]}, "input[0].call_id", "this key is required"),
         ({"input": 5}, "input", "expected a list"),
+        ({"input": []}, "input", "must not be empty"),
         ({"max_output_tokens": "5"}, "max_output_tokens", "expected a whole number"),
         ({"temprature": 1.0}, "temprature", "did you mean temperature?"),
         ({"model": None}, "model", "expected text"),
