@@ -147,17 +147,21 @@ async def test_an_image_arrives_or_the_call_is_not_sent(told: Told) -> None:
     assert at(told.asked(), told.dialect.image).removeprefix("data:image/png;base64,") == PNG
 
 
-async def test_no_image_is_fetched_from_here(told: Told) -> None:
+@pytest.mark.parametrize("kind", ["image_url", "file"])
+async def test_nothing_is_fetched_from_here(told: Told, kind: str) -> None:
     """litellm would, for those who take no address, and what an address names may be inside the house."""
     async with served() as elsewhere:
         elsewhere.answer = http(200, b"PNG", media="image/png")
-        image = {"type": "image_url", "image_url": {"url": f"{elsewhere.url}/cat.png"}}
+        about = {"url" if kind == "image_url" else "file_id": f"{elsewhere.url}/cat.png"}
         told.wire.answer = told.dialect.whole()
         with contextlib.suppress(NotSent):
-            await told.provider.complete(told.request(messages=[{"role": "user", "content": [image]}]))
+            await told.provider.complete(
+                told.request(messages=[{"role": "user", "content": [{"type": kind, kind: about}]}])
+            )
         assert elsewhere.connections == 0
-    takes_any = isinstance(told.dialect, dialects.OpenAI) and told.dialect.image is not None
-    assert len(told.wire.asked) == takes_any
+    if kind == "image_url":
+        takes_addresses = isinstance(told.dialect, dialects.OpenAI) and told.dialect.image is not None
+        assert len(told.wire.asked) == takes_addresses
 
 
 async def test_an_effort_at_thinking_is_asked_for_in_the_provider_s_words(told: Told) -> None:

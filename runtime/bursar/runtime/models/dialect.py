@@ -6,7 +6,7 @@ before anything is sent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,8 +49,11 @@ class Dialect:
     text_only: bool = False
     """Whether it reads nothing but text."""
 
-    image_urls: tuple[str, ...] | None = None
-    """How the addresses of images begin that it takes; litellm would fetch any other from here. None = all."""
+    addresses: tuple[str, ...] | None = None
+    """How the addresses of images begin that it takes; litellm would fetch any other, and files, from here.
+
+    None: whatever is asked is passed on.
+    """
 
     def messages(self, request: ModelRequest) -> list[Message]:
         """The request's messages as this provider takes them; raises NotSent for what it cannot read."""
@@ -86,13 +89,21 @@ class Dialect:
     def _part(self, part: Any) -> Any:
         if not isinstance(part, Mapping):
             return part
-        if self.text_only and part.get("type") != "text":
-            raise NotSent(f"the provider reads nothing but text, no {part.get('type')}")
-        if self.image_urls is not None and not _address(part).startswith(self.image_urls):
-            raise NotSent(f"the provider takes images at addresses that begin with {' or '.join(self.image_urls)} only")
+        kind = part.get("type")
+        if self.text_only and kind != "text":
+            raise NotSent(f"the provider reads nothing but text, no {kind}")
+        if not all(self._reads(address, kind) for address in _addresses(part)):
+            raise NotSent(
+                "the provider would have this fetched from here first; put it into the message as a data: URL"
+            )
         if "cache_control" in part and not self._takes("cache_control"):
             return {key: value for key, value in part.items() if key != "cache_control"}
         return part
+
+    def _reads(self, address: str, kind: object) -> bool:
+        if self.addresses is None:
+            return True
+        return address.startswith(self.addresses) and (kind == "image_url" or not address.startswith("http"))
 
     def _takes(self, key: str) -> bool:
         return key in self.thoughts or (key == "cache_control" and (self.cache_marks or self.own_marks))
@@ -104,20 +115,21 @@ OPENAI = Dialect()
 OPENAI_COMPATIBLE = Dialect(thoughts=_ALOUD, own_marks=True)
 
 _CLAUDE = Dialect(
-    cache_marks=True, thoughts=_ALOUD | {"thinking_blocks"}, thinking_tokens_min=1_024, image_urls=("data:",)
+    cache_marks=True, thoughts=_ALOUD | {"thinking_blocks"}, thinking_tokens_min=1_024, addresses=("data:",)
 )
-_GEMINI = Dialect(thoughts=_ALOUD, signed_calls=True, thinking_tokens_min=0, image_urls=("data:", "gs:"))
+_GEMINI = Dialect(thoughts=_ALOUD, signed_calls=True, thinking_tokens_min=0, addresses=("data:", "gs:"))
 """Without marks: litellm would make a cache of its own for them, by requests that nobody reserved."""
 
 _BY_PROVIDER: Mapping[str, Dialect] = {
-    "anthropic": replace(_CLAUDE, image_urls=("data:", "https:")),
+    "anthropic": replace(_CLAUDE, addresses=("data:", "https:")),
     "gemini": _GEMINI,
     "vertex_ai": _GEMINI,
-    "bedrock": Dialect(cache_marks=True, image_urls=("data:",)),  # where there is no cache, litellm takes marks away
+    "bedrock": Dialect(cache_marks=True, addresses=("data:",)),  # where there is no cache, litellm takes marks away
     "deepseek": Dialect(thoughts=_ALOUD, text_only=True),
+    "mistral": Dialect(addresses=("data:", "http:", "https:")),
     "openrouter": OPENAI_COMPATIBLE,
 }
-_MAGISTRAL = Dialect(effort=False)
+_MAGISTRAL = replace(_BY_PROVIDER["mistral"], effort=False)
 """It always thinks; asked how hard, litellm would write a prompt of its own into the call."""
 
 
@@ -131,10 +143,13 @@ def dialect_of(provider: str, model: str) -> Dialect:
     return replace(known, thinking_tokens_min=None) if known is _GEMINI and "gemini-3" in model else known
 
 
-def _address(part: Mapping[str, Any]) -> str:
-    """Where a part's image is; that of a part which is none is in the message."""
-    image = part.get("image_url", "data:")
-    return str(image.get("url")) if isinstance(image, Mapping) else str(image)
+def _addresses(part: Mapping[str, Any]) -> Iterator[str]:
+    """Where to find what a part is about, if that is not in the part itself."""
+    kind = part.get("type")
+    about = part.get(str(kind)) if kind != "text" else None
+    for value in about.values() if isinstance(about, Mapping) else [about]:
+        if isinstance(value, str) and "://" in value:
+            yield value
 
 
 def _marked(messages: list[Message], *, going_on: bool) -> list[Message]:
