@@ -44,6 +44,7 @@ WRITES = (
     "price gpu",
     "route train",
     "db upgrade",
+    "doctor",
 )
 
 HEAVY = ("langgraph", "langchain_core", "sqlalchemy", "litellm", "openai", "alembic", "httpx")
