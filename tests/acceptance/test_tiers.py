@@ -99,6 +99,9 @@ async def test_a_falling_budget_leads_a_tenants_calls_down_its_ladder(
         assert why is not None
         assert why.startswith("acme's ladder, ")
         assert why.endswith(" % of $0.10 left (frontier asked); first of tier small")
+    async with opened(config) as runtime:  # and a new process knows it at once
+        await runtime.run(clerk(tier="frontier"), QUESTION, tenant="acme")
+        assert asked(true_provider)[-1] == "llama"
 
 
 async def test_a_full_model_spills_to_the_next_and_where_there_is_none_calls_wait(

@@ -20,7 +20,7 @@ from typing import Self
 from sqlalchemy import Connection
 
 from bursar.budget.accounts import Standing, current
-from bursar.budget.admission import Admitted, ModelQuote, ToolQuote, Wait, admit, money_left
+from bursar.budget.admission import Admitted, ModelQuote, MoneyLeft, ToolQuote, Wait, admit, money_left
 from bursar.budget.alerts.alerts import Alerts
 from bursar.budget.alerts.calls import unpriced
 from bursar.budget.alerts.thresholds import refused
@@ -52,6 +52,7 @@ from bursar.budget.reservations import (
     settle,
     silent,
 )
+from bursar.budget.scope import Scope
 from bursar.budget.slices import Slices
 from bursar.budget.stores.migrate import migrate
 from bursar.budget.stores.store import Store
@@ -216,6 +217,13 @@ class Ledger:
             for row in rows:
                 give_up(connection, row, now)
         return len(rows)
+
+    def money_left(self, scope: Scope) -> MoneyLeft | None:
+        """The budget in money of this scope that is nearest to its end, its nodes' aside; None where none limits it."""
+        with self.store.write() as connection:  # a window may have to be opened
+            claim(connection, scope.chains)
+            pots = current(connection, scope.paths, self._now())
+        return money_left((row.balance for row in pots if row.mode == "hard"), Amounts())
 
     def close(self) -> None:
         """Close the store."""

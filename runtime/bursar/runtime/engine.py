@@ -375,6 +375,7 @@ class Engine:
 
 async def _executed(work: Work, context: RunContext, given: Any) -> Ending:
     await context.ledger.begin()
+    await context.calls.begin(context)
     return await execute(work, context, given)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime
 
 from bursar.budget.admission import ToolQuote
+from bursar.budget.errors import LedgerUnavailable
 from bursar.budget.limits import Limits
 from bursar.budget.refusal import Refusal
 from bursar.budget.reservations import Call
@@ -49,8 +51,15 @@ class PaidCalls:
         self._clock = clock
         self.counter = TokenCounter()
         self._attempts = Attempts(ledger, WaitingRoom(rng), health, clock=clock, rng=rng, sleep=sleep)
+        self._ledger = ledger
         self._cascading = Cascading(self._answer, ledger, catalog)
         self.embeddings = PaidEmbeddings(catalog, self._attempts, self.counter, self._router.policy, self._stop)
+
+    async def begin(self, run: RunContext) -> None:
+        """Learn what is left of a run's budgets, where its tenant's ladder depends on it."""
+        if self._router.policy(run).ladder:
+            with suppress(LedgerUnavailable):  # the first call tells
+                self._router.know(run, await self._ledger.do(self._ledger.ledger.money_left, run.scope))
 
     async def make(self, run: RunContext, ask: Ask, call_id: str, on_delta: Delta | None = None) -> PaidReply:
         """The answer to `ask`, paid for by the run, or replayed where `call_id` was settled before.

@@ -42,10 +42,7 @@ def below(tier: str, order: Sequence[str], policy: Policy, min_tier: str | None)
 
 
 class Remaining:
-    """What was left of each budget when a call was last reserved on it; may be shared by threads.
-
-    The first call after a budget was renewed or raised still sees what was left before.
-    """
+    """What was left of each budget when a call was last made, or a run begun, on it; may be shared by threads."""
 
     def __init__(self) -> None:
         self._left: OrderedDict[str, MoneyLeft] = OrderedDict()

@@ -15,6 +15,7 @@ from bursar.runtime.routing.load import Slots
 from bursar.runtime.routing.session import Authors
 
 if TYPE_CHECKING:
+    from bursar.budget.admission import MoneyLeft
     from bursar.runtime.ask import Ask, PaidReply
     from bursar.runtime.config import Config
     from bursar.runtime.context import RunContext
@@ -73,6 +74,10 @@ class Router:
             auto=self._auto,
         )
         return Chooser(ask, input_tokens, self._catalog, policy, now)
+
+    def know(self, run: RunContext, left: MoneyLeft | None) -> None:
+        """What is left of a run's budgets when it begins."""
+        self._remaining.learn(run.scope.paths, left)
 
     async def learn(self, run: RunContext, ask: Ask, paid: PaidReply, policy: Policy) -> None:
         """What a reply tells of the budgets, of who made its tool calls, and of what `auto` is asked."""
