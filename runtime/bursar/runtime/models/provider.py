@@ -97,7 +97,9 @@ class ModelReply:
     message: Message
     """`{"role": "assistant", "content": str | None, "tool_calls": [...]}`.
 
-    Each tool call is `{"id": str, "type": "function", "function": {"name": str, "arguments": str}}`.
+    Each tool call is `{"id": str, "type": "function", "function": {"name": str, "arguments": str}}`, with
+    `provider_specific_fields` where the provider signed it. What the model thought is in `reasoning_content: str` and
+    `thinking_blocks: list`; both go back to it with the message.
     """
 
     usage: Usage | None
@@ -239,7 +241,8 @@ class Provider(Protocol):
         """Answer the request; raises ProviderError."""
 
     def stream(self, request: ModelRequest) -> AsyncIterator[Mapping[str, Any] | ModelReply]:
-        """Yield deltas in the shape of OpenAI's chunks (`content`, `tool_calls`), and the whole reply last.
+        """Yield deltas in the shape of OpenAI's chunks (`content`, `tool_calls`, and thoughts as in
+        `ModelReply.message`), and the whole reply last.
 
         A delta has `usage`, as the provider said it, where it did before the end. Raises ProviderError. Where it is a
         generator it is closed as soon as nobody listens, which must close the connection.
