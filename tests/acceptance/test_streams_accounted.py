@@ -138,6 +138,16 @@ async def test_the_provider_hears_within_a_second_that_nobody_listens_any_more(
     assert true_provider.bill.output_tokens < 150
 
 
+async def test_calls_that_take_too_long_leave_no_connection_open(
+    true_provider: TrueProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "FAILURES_MAX", STREAMS)
+    true_provider.behaviour = Behaviour(output_tokens=50, faults=lambda _body, _before: Fault("billed_timeout"))
+    async with standing(tmp_path, true_provider, timeout_s=0.5) as (_, run):
+        await asyncio.gather(*(streamed(run, f"call {number}") for number in range(STREAMS)))
+        await asyncio.to_thread(true_provider.bill.wait_until, lambda bill: bill.in_flight == 0, 2)
+
+
 @pytest.mark.parametrize("aborted", ["charge_streamed", "charge_reserved"])
 @pytest.mark.parametrize("why", ["limit", "cancelled"])
 async def test_a_stream_is_cut_where_its_limit_is_lowered_or_its_run_is_cancelled(
