@@ -162,3 +162,12 @@ async def test_a_ledger_that_is_away_keeps_nobody_from_learning_by_himself(
     async with sharing(health, thread, period_s=0.01):
         await becomes(lambda: bool(HealthRecords(thread.ledger.store).ls()))
     thread.close()
+
+
+async def test_whoever_listens_hears_how_long_a_call_waits(tmp_path: Path, true_provider: TrueProvider) -> None:
+    async with two_models(tmp_path, true_provider, Pauses()) as runtime:
+        runtime.health.failed("first", RateLimited("", retry_after_s=30), utc_now())
+        told = [event async for event in runtime.stream(one_call("lone"), GIVEN, tenant="acme")]
+    [pause] = [event for event in told if event.kind == "pause"]
+    assert pause.model == "first"
+    assert 29 < float(pause.text.removesuffix(" s")) <= 30.5

@@ -118,10 +118,10 @@ class Attempts:
             if (cooling := self._health.admit(model.name, model.timeout_s)) is not None:
                 if not self._is_short(cooling, run, alone=alone):
                     return cooling
-                await self._sleep((cooling.error.retry_after_s or 0.0) + self._rng.uniform(0, RETRY_PAUSE_S))
+                await self._pause(errand, (cooling.error.retry_after_s or 0.0) + self._rng.uniform(0, RETRY_PAUSE_S))
             made = await self._once(errand, on_delta, 1)
         while isinstance(made, Failure) and (pause_s := self._pause_s(made, errand, alone=alone)) is not None:
-            await self._sleep(pause_s)
+            await self._pause(errand, pause_s)
             made = await self._once(errand, on_delta, made.attempts + 1)
         return made
 
@@ -171,6 +171,10 @@ class Attempts:
             margin=partial(self._ledger.ledger.margins.bound, errand.model.name),
             counter=self._counter,
         )
+
+    async def _pause(self, errand: _Errand, pause_s: float) -> None:
+        errand.tell("pause", f"{pause_s:.1f} s")
+        await self._sleep(pause_s)
 
     def _pause_s(self, failure: Failure, errand: _Errand, *, alone: bool) -> float | None:
         """How long to wait before the same model is asked again; None where it is not."""

@@ -18,6 +18,7 @@ EventKind = Literal[
     "reply",  # a model call was settled
     "failed",  # an attempt at a model call failed
     "waiting",  # a call waits for others in flight to settle
+    "pause",  # a call waits before its model is asked again
     "tool",  # a tool is about to run
     "result",  # a tool has run
     "limit",  # the ledger refused

@@ -71,6 +71,7 @@ class Progress:
             "call": "asking the model",
             "failed": f"failed, trying on: {event.text}",
             "waiting": f"waiting for calls in flight of {event.text}",
+            "pause": f"{event.model} is asked again in {event.text}",
             "tool": f"calling {event.text}",
             "away": "waiting for the ledger",
             "back": "going on",
