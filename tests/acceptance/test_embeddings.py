@@ -14,7 +14,8 @@ from langgraph.types import interrupt
 from bursar.budget import Limits
 from bursar.budget.errors import UsageError
 from bursar.runtime import Runtime, embedding_model, reranker
-from bursar.runtime.paid_embedding import SEARCH_CHUNKS_MAX
+from bursar.runtime.context import current_run
+from bursar.runtime.paid_embedding import INPUTS_MAX, SEARCH_CHUNKS_MAX
 from bursar.runtime.runs.run import Run
 from bursar.runtime.stop import ModelCallFailed, NoRunError
 from tests.acceptance.support import Texts, model_of, opened, write_config
@@ -220,3 +221,19 @@ async def test_a_failure_is_told_by_its_cause_and_another_model_is_not_asked(
 
     run = await ran(runtime, node)
     assert (causes, run.spent.nanousd, true_provider.bill.calls) == (["model_missing"], 0, 0)
+
+
+@pytest.mark.parametrize("texts", [[], ["hi"] * (INPUTS_MAX + 1)], ids=["none", "too many"])
+async def test_a_call_is_of_some_texts_and_not_of_any_number(
+    runtime: Runtime, true_provider: TrueProvider, texts: list[str]
+) -> None:
+    async def node(state: Texts) -> Texts:
+        run = current_run()
+        with pytest.raises(UsageError, match=f"{len(texts)} inputs: expected 1 to {INPUTS_MAX}"):
+            await run.calls.embeddings.embed(run, "vectors", texts, call_id="one")
+        with pytest.raises(UsageError, match=f"{len(texts)} documents"):
+            await run.calls.embeddings.rerank(run, "order", "which?", texts, call_id="two")
+        return {}
+
+    assert (await ran(runtime, node)).status == "succeeded"
+    assert true_provider.bill.requests == 0

@@ -93,8 +93,7 @@ class PaidEmbeddings:
         settled before. Raises LimitReached, ModelCallFailed (also for a model that the tenant may not use) and
         LedgerUnavailable as a chat call does, UsageError for a model that is none of the kind.
         """
-        if not 1 <= len(inputs) <= INPUTS_MAX:
-            raise UsageError(f"{len(inputs)} inputs: expected 1 to {INPUTS_MAX} in one call")
+        _require_some(inputs, "inputs")
         counted = sum(map(self._counter.count_text, inputs))
         asked = _Embedding(inputs, dimensions)
         paid = await self._paid(run, self._catalog.of_kind(model, "embedding"), asked, counted, call_id, node)
@@ -111,7 +110,7 @@ class PaidEmbeddings:
         node: str = "-",
         top_n: int | None = None,
     ) -> PaidRanking:
-        """The documents by what they say of a query, by a model of `kind: rerank`; the `top_n` best where it is given.
+        """1 to INPUTS_MAX documents by what they say of a query, by a model of `kind: rerank`; the `top_n` best of them.
 
         A model with a fee for each search is asked in parts that are one search each. Raises as `embed` does.
         """
@@ -125,6 +124,7 @@ class PaidEmbeddings:
     async def _searches(
         self, run: RunContext, model: str, query: str, documents: Sequence[str], call_id: str, node: str
     ) -> AsyncIterator[tuple[range, PaidReply]]:
+        _require_some(documents, "documents")
         asked = self._catalog.of_kind(model, "rerank")
         in_query = self._counter.count_text(query)
         tokens = [in_query + self._counter.count_text(document) for document in documents]
@@ -215,6 +215,11 @@ class _Search:
         )
         message = {"role": "assistant", "content": None, "results": [[*one] for one in made.results]}
         return ModelReply(message=message, usage=made.usage, finish_reason="stop")
+
+
+def _require_some(texts: Sequence[str], what: str) -> None:
+    if not 1 <= len(texts) <= INPUTS_MAX:
+        raise UsageError(f"{len(texts)} {what}: expected 1 to {INPUTS_MAX} in one call", next_step="ask in parts")
 
 
 def _cannot(what: Literal["embeddings", "rerank"]) -> NotSent:
