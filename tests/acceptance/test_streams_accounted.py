@@ -9,7 +9,7 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -19,6 +19,7 @@ from bursar.runtime import Runtime, streaming
 from bursar.runtime.ask import Ask
 from bursar.runtime.context import RunContext
 from bursar.runtime.models import health
+from bursar.runtime.models.sim import SimProvider
 from bursar.runtime.stop import LimitReached, ModelCallFailed
 from tests.acceptance.support import INPUT_USD_PER_MTOK, OUTPUT_USD_PER_MTOK, model_of, opened, write_config
 from tests.support.bill import Bill
@@ -126,6 +127,23 @@ async def test_a_stream_that_was_cut_anywhere_is_never_charged_less_than_its_bil
 def _broken(broken: Mapping[str, int], body: Mapping[str, Any]) -> Fault | None:
     name = body["messages"][0]["content"].partition(":")[0]
     return Fault("broken_stream", after_tokens=broken[name]) if name in broken else None
+
+
+async def test_a_simulated_stream_that_breaks_off_is_not_charged_less_than_its_whole_answer(tmp_path: Path) -> None:
+    """A `sim` bills an answer when it begins it, and streams half of it without a pause."""
+    scenario = {"answers": [{"text": "It has not come. " * 100}], "faults": [{"kind": "broken_stream"}]}
+    (tmp_path / "late.yaml").write_text(json.dumps(scenario))
+    price = {"input_usd_per_mtok": INPUT_USD_PER_MTOK, "output_usd_per_mtok": OUTPUT_USD_PER_MTOK}
+    models = {"late": {"provider": "sim", "scenario": "late.yaml", "price": price, "max_output_tokens": BOUND}}
+    async with opened(write_config(tmp_path, models)) as runtime:
+        runtime.ledger.gates.open(SCOPE, Limits.unlimited())
+        await streamed(runtime.standing(SCOPE, tiers=None), "call 1")
+        provider = cast("SimProvider", runtime.catalog.model("late").provider)
+        await runtime.ledger_thread.do(runtime.ledger.reap)  # behind what was broken off
+        attempt = attempt_at(runtime, "call 1")
+    assert attempt.outcome == "unknown"
+    assert provider.bill.output_tokens > 500
+    assert provider.bill.input_tokens + provider.bill.output_tokens <= attempt.posted.tokens <= attempt.held.tokens
 
 
 async def test_the_provider_hears_within_a_second_that_nobody_listens_any_more(
