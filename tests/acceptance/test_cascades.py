@@ -225,3 +225,15 @@ async def test_a_cheap_tier_that_fails_leaves_the_call_to_the_stronger_one(
     true_provider.reset(Behaviour(script=says(strong=Answer(text="yes")), faults=faults))
     run = await runtime.run(graph(lambda _: True), {"question": QUESTION}, tenant="acme")
     assert run.value["texts"] == ["yes"]
+
+
+async def test_an_answer_that_its_judge_could_not_check_is_not_accepted(
+    runtime: Runtime, true_provider: TrueProvider
+) -> None:
+    def faults(body: dict[str, Any], _: int) -> Fault | None:
+        return Fault("unauthorized") if body["model"] == "judge" else None
+
+    said = {"cheap": Answer(text="Go away."), "strong": Answer(text="Please wait.")}
+    true_provider.reset(Behaviour(script=says(**said), faults=faults))
+    run = await runtime.run(graph(Judge(tier="middle")), {"question": QUESTION}, tenant="acme")
+    assert (run.status, run.value["texts"]) == ("succeeded", ["Please wait."])

@@ -115,7 +115,10 @@ class Cascading:
             exclusive=ask.exclusive,
             why="judges a cascade's answer",
         )
-        said = await self._answer(run, question, f"{call_id}:judge", None)
+        try:
+            said = await self._answer(run, question, f"{call_id}:judge", None)
+        except ModelCallFailed:
+            return "nobody could check it", Amounts()
         return (None if judged(said.message) else "a check of its content failed"), said.posted
 
     def _is_held(self, ask: Ask, cascade: Cascade) -> bool:
