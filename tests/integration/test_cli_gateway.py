@@ -32,14 +32,14 @@ def bursar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 @contextmanager
 def serving(*options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`bursar serve` on a free port, with the URL that it prints."""
+    """`bursar serve --json` on a free port, with the URL that it prints."""
     process = subprocess.Popen(
-        [BURSAR, "serve", "--port", "0", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [BURSAR, "serve", "--port", "0", "--json", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout
     try:
-        first = process.stdout.readline()
-        yield first.split()[1].removesuffix("/v1:"), process
+        said = "".join(iter(process.stdout.readline, "}\n"))
+        yield json.loads(said + "}")["url"], process
     finally:
         process.kill()
         process.communicate()
@@ -103,17 +103,26 @@ def test_a_key_that_cannot_be_is_refused_in_a_line(bursar: Command, options: tup
     assert says in refused.err
 
 
-def test_the_server_says_what_it_serves_and_ends_well_when_it_is_told_to(bursar: Command) -> None:
+def test_the_server_answers_and_ends_well_when_it_is_told_to(bursar: Command) -> None:
     key = bursar("key", "create", "--tenant", "acme").out.strip()
     with serving() as (url, process):
         answer = ask(url, key)
         assert answer.status_code == 200, answer.text
         assert answer.headers["x-bursar-model"] == "demo"
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=30)
     assert process.returncode == 0
     assert not err
-    assert "curl http://127.0.0.1:" in out
+
+
+def test_the_server_says_what_it_serves_and_how_to_ask_it(bursar: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    bursar("key", "create", "--tenant", "acme", "--name", "ci")
+    monkeypatch.setattr("bursar.runtime.service.serving.run_server", lambda *_, **__: None)
+    said = bursar("serve", "--port", "0").out
+    assert said.startswith("serving http://127.0.0.1:")
+    assert "tiers small, loop" in said
+    assert "acme ci" in said
+    assert "-> curl http://127.0.0.1:" in said
 
 
 def test_several_workers_answer_at_one_port_by_one_ledger(bursar: Command) -> None:

@@ -185,6 +185,8 @@ def test_a_keys_limit_holds_over_all_sessions_and_refuses_call_by_call(
         assert (problem["scope"], problem["limit"], problem["spent"]) == (f"acme/gateway/{key.id}", 3, 3)
         assert problem["error"]["code"] == "budget_exceeded"
         assert problem["detail"].startswith("refused: ")
+        assert problem["next"] == f"bursar budget grant acme/gateway/{key.id} --steps 20"
+        assert problem["detail"].endswith(problem["next"])
         gateway.grant(f"acme/gateway/{key.id}", steps=1)
         assert [ask(client).status_code for _ in range(2)] == [200, 402]
     assert true_provider.bill.calls == 4

@@ -45,6 +45,8 @@ WRITES = (
     "route train",
     "db upgrade",
     "doctor",
+    "key create",
+    "key revoke",
 )
 
 HEAVY = ("langgraph", "langchain_core", "sqlalchemy", "litellm", "openai", "alembic", "httpx")

@@ -185,7 +185,7 @@ _COMMANDS = (
     ("route report", "route_report:report", _ROUTE_REPORT),
     ("serve", "serve:serve", _SERVE),
     ("key create", "key:create", _KEY),
-    ("key ls", "key:ls", "List keys, with what they spent."),
+    ("key ls", "key:ls", "List keys, the newest first, with what they spent."),
     ("key revoke", "key:revoke", "Revoke a key at once; its calls are refused from then on."),
     ("config check", "config:check", "Find every mistake in bursar.yaml at once."),
     ("config schema", "config:schema", "Print the JSON Schema of bursar.yaml."),

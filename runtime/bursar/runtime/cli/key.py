@@ -58,7 +58,7 @@ def create(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key; it is shown this once."""
+    """Make a key for the gateway, and show it this once."""
     from bursar.runtime.service.key_secret import key_secret
     from bursar.runtime.service.keys import Keys, KeyTerms
     from bursar.runtime.tenants import organisation_of, require_team
@@ -100,7 +100,7 @@ def ls(
     config: ConfigFile = CONFIG_FILE,
     as_json: AsJson = False,
 ) -> None:
-    """List keys, the newest first."""
+    """List keys, the newest first, with what they spent."""
     now = datetime.now(UTC)
     with open_books(config) as books:
         found = [(key, _spent(books, key)) for key in _keys(books).ls(tenant) if everything or key.is_valid(now)]
@@ -116,7 +116,7 @@ def ls(
 def revoke(
     key: KeyId, /, *, by: By = None, config: ConfigFile = CONFIG_FILE, dry_run: DryRun = False, as_json: AsJson = False
 ) -> None:
-    """Revoke a key at once."""
+    """Revoke a key at once; its calls are refused from then on."""
     with open_books(config) as books:
         keys = _keys(books)
         found = keys.get(key) if dry_run else keys.revoke(key, by=author(by))

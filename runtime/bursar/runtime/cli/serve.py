@@ -12,8 +12,8 @@ from cyclopts.validators import Number
 
 from bursar.budget.errors import UsageError
 from bursar.runtime.cli.books import Books, open_books
-from bursar.runtime.cli.options import CONFIG_FILE, ConfigFile
-from bursar.runtime.cli.output import console, opening, print_next
+from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile
+from bursar.runtime.cli.output import console, opening, print_json, print_next
 from bursar.runtime.cli.words import counted, plain
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def serve(
         int | None, Parameter(help="So many processes, in place of gateway.workers.", validator=Number(gte=1, lte=64))
     ] = None,
     config: ConfigFile = CONFIG_FILE,
+    as_json: AsJson = False,
 ) -> None:
     """Answer OpenAI's and Anthropic's clients within the limits of their keys, until Ctrl-C."""
     with opening():
@@ -42,8 +43,12 @@ def serve(
         key_secret(books.config, make=True)
         settings = books.config.gateway
         listener = _listening(host or settings.host, settings.port if port is None else port)
-        _print_served(books, listener, config)
-    run_server(config.absolute(), listener, workers=workers or settings.workers)
+        if as_json:
+            print_json({"url": _url(listener), **_offered(books.config)})
+        else:
+            _print_served(books, listener, config)
+    with listener:
+        run_server(config.absolute(), listener, workers=workers or settings.workers)
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -59,9 +64,9 @@ def _listening(host: str, port: int) -> socket.socket:
 def _print_served(books: Books, listener: socket.socket, file: Path) -> None:
     from bursar.runtime.service.keys import Keys
 
-    out, (host, port) = console(), listener.getsockname()[:2]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    out.print(f"serving {url}/v1: {plain(_offered(books.config))}", soft_wrap=True)
+    out, url = console(), _url(listener)
+    offered = "; ".join(f"{kind} {', '.join(names)}" for kind, names in _offered(books.config).items() if names)
+    out.print(f"serving {url}/v1: {plain(offered)}", soft_wrap=True)
     valid = [key for key in Keys(books.ledger, None).ls() if key.is_valid(datetime.now(UTC))]
     for key in valid[:5]:
         out.print(f"  {key.id} {key.hint}... {plain(key.terms.tenant)} {plain(key.terms.name or '')}".rstrip())
@@ -75,6 +80,10 @@ def _print_served(books: Books, listener: socket.socket, file: Path) -> None:
     print_next([*([] if valid else ["bursar key create --tenant TENANT"]), curl], file)
 
 
-def _offered(config: Config) -> str:
-    said = [f"tiers {', '.join(config.tiers)}", f"models {', '.join(config.models)}"]
-    return "; ".join([*said, *([f"agents {', '.join(config.agents)}"] if config.agents else [])])
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _offered(config: Config) -> dict[str, list[str]]:
+    return {"tiers": [*config.tiers], "models": [*config.models], "agents": [*config.agents]}
