@@ -130,7 +130,7 @@ class ModelConfig(Section):
     """How many seconds one attempt may take."""
 
     retries: Annotated[int, Field(ge=0, le=10)] = 2
-    """How often a failed attempt is repeated before the tier's next model is asked."""
+    """How often a failed attempt is repeated, where its cause allows that."""
 
     scenario: Text | None = None
     """For `sim`, and required there: a built-in scenario's name, a YAML file relative to this one, or

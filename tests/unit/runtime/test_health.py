@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bursar.budget import Ledger
 from bursar.budget.errors import LedgerUnavailable
 from bursar.budget.stores.migrate import migrate
-from bursar.runtime.models.causes import CAUSES, Cause
+from bursar.runtime.models.causes import CAUSES
 from bursar.runtime.models.health import (
     ASKED_S_MAX,
     COOLED_S,
@@ -287,9 +287,3 @@ class TestSharing:
             health.share(away)
         health.share(records.exchange)
         assert len(records.ls()) == 1
-
-
-@pytest.mark.parametrize("cause", CAUSES, ids=[cause.name for cause in CAUSES])
-def test_the_table_of_causes_agrees_with_the_errors(cause: Cause) -> None:
-    assert cause.billed == cause.error.billed
-    assert cause.error.retryable == (cause.again != "never")

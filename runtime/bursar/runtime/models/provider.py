@@ -158,9 +158,6 @@ class ProviderError(BursarError):
     billed: ClassVar[Literal["no", "unknown"]] = "unknown"
     """`no`: surely not billed. `unknown`: it may have been billed, so it stays charged."""
 
-    retryable: ClassVar[bool] = True
-    """Whether the same model may be asked again."""
-
     def __init__(self, message: str, *, status: int | None = None, retry_after_s: float | None = None) -> None:
         """`status` is the HTTP status, if there was one; `retry_after_s` what the provider asked to wait."""
         self.status, self.retry_after_s = status, retry_after_s
@@ -183,7 +180,6 @@ class QuotaExhausted(ProviderError):
     """The provider's own budget for this key is used up."""
 
     billed = "no"
-    retryable = False
 
 
 class Unavailable(ProviderError):
@@ -196,14 +192,12 @@ class NotSent(ProviderError):
     """The request cannot be sent as it is."""
 
     billed = "no"
-    retryable = False
 
 
 class RequestRefused(ProviderError):
     """The provider refused the request itself."""
 
     billed = "no"
-    retryable = False
 
 
 class AuthFailed(RequestRefused):
