@@ -110,9 +110,10 @@ class PaidEmbeddings:
         node: str = "-",
         top_n: int | None = None,
     ) -> PaidRanking:
-        """1 to INPUTS_MAX documents by what they say of a query, by a model of `kind: rerank`; the `top_n` best of them.
+        """1 to INPUTS_MAX documents in order of what they say of a query: the `top_n` best, or all.
 
-        A model with a fee for each search is asked in parts that are one search each. Raises as `embed` does.
+        A model of `kind: rerank` with a fee for each search is asked in parts that are one search each. Raises as
+        `embed` does.
         """
         found: list[tuple[int, float]] = []
         paid: list[PaidReply] = []
