@@ -15,7 +15,9 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from bursar.agents import Agent, Cascade
 from bursar.budget import Limits
 from bursar.budget.errors import UsageError
+from bursar.budget.scope import Scope
 from bursar.runtime import chat_model
+from bursar.runtime.ask import Ask
 from bursar.runtime.routing.classifier import Verdict
 from bursar.tools import tool
 from tests.acceptance.support import QUESTION, fan_out, model_of, opened, reasons, write_config
@@ -304,3 +306,21 @@ async def test_what_auto_is_asked_is_kept_to_be_labelled_only_where_a_file_is_na
     [line] = (tmp_path / "log.jsonl").read_text().splitlines()
     kept = json.loads(line)
     assert (kept["text"], kept["run_id"], kept["node"]) == (QUESTION, run.id, "model")
+
+
+async def test_a_tenants_downgrade_holds_for_calls_that_no_execution_makes(
+    true_provider: TrueProvider, tmp_path: Path
+) -> None:
+    """Such as a gateway's: a free model answers when the tenant's money is gone."""
+    acme = {"budgets": [{"usd": "0"}], "on_limit": "downgrade"}
+    config = write_config(tmp_path, house(true_provider), tiers=TIERS, tenants={"acme": acme})
+    async with opened(config) as runtime:
+        scope = Scope(tenant="acme", agents=("gateway",), run_id="key_1")
+        runtime.ledger.gates.open(scope, Limits.unlimited())
+        run = runtime.standing(scope, tiers=None)
+        ask = Ask(tier="frontier", node="-", messages=[{"role": "user", "content": QUESTION}], max_output_tokens=50)
+        paid = await run.calls.make(run, ask, "call 1")
+        assert (paid.model, paid.tier, paid.posted.nanousd) == ("llama", "local", 0)
+        assert paid.reason == "no money left for frontier; first of tier local"
+        assert paid.money_left is not None
+        assert paid.money_left.left_nanousd == 0

@@ -295,13 +295,15 @@ class Engine:
     def standing(self, scope: Scope, *, tiers: tuple[str, ...] | None) -> RunContext:
         """The context of calls that no execution makes, such as those by a gateway's key.
 
-        Nobody holds their run, whose gate must be open, and a limit refuses them one by one.
+        Nobody holds their run, whose gate must be open, and a limit refuses them one by one; where the tenant says
+        `downgrade`, lower tiers are asked before that.
         """
+        tenant = self._config.tenants.get(scope.tenant)
         return RunContext(
             scope=scope,
             epoch=0,
             thread_id=scope.run_id,
-            on_limit="stop",
+            on_limit="downgrade" if tenant is not None and tenant.on_limit == "downgrade" else "stop",
             max_output_tokens=COUNT_MAX,
             tiers=tiers,
             deadline=None,
