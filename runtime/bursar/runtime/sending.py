@@ -82,12 +82,16 @@ async def _in_time(model: Model, request: ModelRequest, answer: Awaitable[ModelR
 async def _streamed(model: Model, request: ModelRequest, on_delta: Delta, meter: StreamMeter) -> ModelReply:
     # Closed with this, whatever ends it: a provider writes and charges for as long as its connection stands.
     async with meter.watched(), _closed(model.provider.stream(request)) as parts:
+        heard = False
         async for part in parts:
             if isinstance(part, ModelReply):
                 return part
             meter.add(part)
             if shown := part if "usage" not in part else {key: of for key, of in part.items() if key != "usage"}:
                 on_delta(shown)
+                if not heard:
+                    heard = True
+                    await asyncio.sleep(0)  # whoever listens goes on with the first piece before the next is read
     raise CallTimeout(f"{model.name} ended its stream without an answer")
 
 
