@@ -315,7 +315,7 @@ class TestRefusals:
             with pytest.raises(openai.APIStatusError, match=r"refused: .* 0 steps left of 1 step") as refused:
                 client.chat.completions.create(model="small", messages=ASKED)
         assert (refused.value.status_code, refused.value.code) == (402, "budget_exceeded")
-        assert f"-> bursar budget grant acme/gateway/{key.id} --steps 20" in refused.value.message
+        assert f"bursar budget grant acme/gateway/{key.id} --steps 20" in refused.value.message
         assert len(requests) == 1
         assert true_provider.bill.requests == 1
 

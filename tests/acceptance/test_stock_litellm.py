@@ -1,25 +1,31 @@
-"""litellm passes as a client of the gateway, by two APIs; in a file of its own, since it takes seconds to import."""
+"""litellm passes as a client of the gateway, by OpenAI's API and by Anthropic's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
 from typing import Any
 
 import pytest
 
 from bursar.budget import Limits
 from tests.support.gateway import Gateway, config_text
+from tests.support.processes import Child
 from tests.support.provider import Answer, Behaviour, TrueProvider
-
-pytestmark = [
-    # litellm's own: it reads pydantic models in a way that pydantic 2.11 deprecated, and builds them as it answers.
-    pytest.mark.filterwarnings("ignore:Accessing the 'model_.*fields' attribute:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Item '.*' on TypedDict class .* is using the `ReadOnly` qualifier:UserWarning"),
-]
 
 ASKED = [{"role": "user", "content": "Where is order 1001?"}]
 ANSWER = "Order 1001 is in Lyon; it will come on Tuesday."
 TOOLS = [{"type": "function", "function": {"name": "find_order", "parameters": {"type": "object"}}}]
+
+CALLS: dict[str, dict[str, Any]] = {
+    "asks": {},
+    "streams": {"stream": True},
+    "uses tools": {"tools": TOOLS},
+    "streams tools": {"tools": TOOLS, "stream": True},
+    "is refused": {},
+}
+"""What litellm is asked to do, one after another with one key."""
+
+Answers = dict[str, dict[str, Any]]
 
 
 def clerk(body: dict[str, Any], _: int) -> Answer:
@@ -28,61 +34,34 @@ def clerk(body: dict[str, Any], _: int) -> Answer:
 
 
 @pytest.fixture(scope="module")
-def litellm() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-        import litellm
-
-        patch.setattr(litellm, "disable_aiohttp_transport", True)
-        yield litellm
-
-
-@pytest.fixture(scope="module")
-def server(_true_provider_server: TrueProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    folder = tmp_path_factory.mktemp("gateway")
-    with Gateway(folder, config_text(_true_provider_server.api_base)) as gateway:
-        yield gateway
-
-
-@pytest.fixture
-def gateway(server: Gateway, true_provider: TrueProvider) -> Gateway:
-    """The module's gateway, in front of a clerk with an empty bill."""
-    true_provider.behaviour = Behaviour(script=clerk)
-    return server
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answers]:
+    """What litellm was answered by each API, in one process; each API's key pays for all but one of its calls."""
+    with (
+        TrueProvider(Behaviour(script=clerk)) as provider,
+        Gateway(tmp_path_factory.mktemp("gateway"), config_text(provider.api_base)) as gateway,
+    ):
+        calls = []
+        for api, base in (("openai", f"{gateway.url}/v1"), ("anthropic", gateway.url)):
+            key = gateway.key(limits=Limits(steps=len(CALLS) - 1, cost_usd=None))
+            given = {"model": f"{api}/small", "api_base": base, "api_key": key, "messages": ASKED, "max_tokens": 100}
+            calls += [{**given, **call} for call in CALLS.values()]
+        with Child("-W", "ignore", "-m", "tests.acceptance.litellm_caller", json.dumps(calls)) as litellm:
+            found = json.loads(litellm.line(100))
+        assert provider.bill.requests == 2 * (len(CALLS) - 1)
+    by_openai, by_anthropic = found[: len(CALLS)], found[len(CALLS) :]
+    return {
+        "openai": dict(zip(CALLS, by_openai, strict=True)),
+        "anthropic": dict(zip(CALLS, by_anthropic, strict=True)),
+    }
 
 
-@pytest.fixture(params=["openai", "anthropic"])
-def asked(request: pytest.FixtureRequest, gateway: Gateway) -> dict[str, Any]:
-    """What litellm is given: the model, the gateway's address and a key."""
-    base = f"{gateway.url}/v1" if request.param == "openai" else gateway.url
-    given = {"model": f"{request.param}/small", "api_base": base, "api_key": gateway.key(limits=Limits(steps=1))}
-    return {**given, "messages": ASKED, "max_tokens": 100}
-
-
-def test_asks(litellm: Any, asked: dict[str, Any]) -> None:
-    answer = litellm.completion(**asked)
-    assert answer.choices[0].message.content == ANSWER
-    assert answer.usage.completion_tokens > 5
-
-
-def test_streams(litellm: Any, asked: dict[str, Any]) -> None:
-    said = [chunk.choices[0].delta.content or "" for chunk in litellm.completion(**asked, stream=True)]
-    assert "".join(said) == ANSWER
-
-
-@pytest.mark.parametrize("streamed", [False, True])
-def test_uses_tools(streamed: bool, litellm: Any, asked: dict[str, Any]) -> None:
-    # With tools litellm looks for MCP's among them, by a package that it does not install.
-    answer = litellm.completion(**asked, tools=TOOLS, stream=streamed, _skip_mcp_handler=True)
-    whole = litellm.stream_chunk_builder(list(answer)) if streamed else answer
-    [call] = whole.choices[0].message.tool_calls
-    assert call.function.name == "find_order"
-    assert call.function.arguments.replace(" ", "") == '{"order_id":"1001"}'
-
-
-def test_is_refused_in_words(litellm: Any, asked: dict[str, Any], true_provider: TrueProvider) -> None:
-    litellm.completion(**asked)
-    with pytest.raises(Exception, match="0 steps left of 1 step") as refused:
-        litellm.completion(**asked)
-    assert getattr(refused.value, "status_code", None) == 402
-    assert true_provider.bill.requests == 1
+@pytest.mark.parametrize("api", ["openai", "anthropic"])
+def test_every_call_is_answered_or_refused_in_words(api: str, answers: dict[str, Answers]) -> None:
+    told = answers[api]
+    for call in ("asks", "streams"):
+        assert told[call]["text"] == ANSWER
+        assert told[call]["output_tokens"] > 5
+    for call in ("uses tools", "streams tools"):
+        assert told[call]["called"] == [["find_order", {"order_id": "1001"}]]
+    assert told["is refused"]["status"] == 402
+    assert "0 steps left of 4 steps" in told["is refused"]["words"]
