@@ -121,6 +121,20 @@ async def test_a_client_that_does_not_wait_for_a_whole_answer_ends_the_call_too(
     assert await asyncio.to_thread(settled_at_least, gateway, true_provider.bill.nanousd("1", "100"))
 
 
+async def test_an_answer_under_way_may_end_when_the_server_is_told_to(
+    gateway: Gateway, true_provider: TrueProvider
+) -> None:
+    true_provider.behaviour = Behaviour(output_tokens=10, chunk_s=0.05)
+    headers = {"authorization": f"Bearer {gateway.key()}"}
+    client = httpx.AsyncClient(base_url=gateway.url, headers=headers, trust_env=False)
+    async with client, client.stream("POST", CHAT, json=ASKED) as answer:
+        lines = answer.aiter_lines()
+        await anext(lines)
+        gateway.stop()
+        rest = [line async for line in lines if line]
+    assert rest[-1] == "data: [DONE]"
+
+
 async def test_many_streams_are_open_at_once_and_each_is_whole(gateway: Gateway, true_provider: TrueProvider) -> None:
     true_provider.behaviour = Behaviour(output_tokens=5, latency_s=0.3, counting="fixed")
     headers = {"authorization": f"Bearer {gateway.key()}"}

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from bursar.budget.limits import Limits
 from tests.support.gateway import Gateway, config_text
 from tests.support.provider import Answer, Behaviour, TrueProvider
 
@@ -107,3 +108,9 @@ def test_a_rate_of_tokens_counts_what_a_call_used_and_not_what_it_might_have(gat
         assert [one.status_code for one in answers] == [200, 200, 200]
         too_much = client.post(CHAT, json={**HELLO, "max_tokens": 60})
     assert too_much.status_code == 429
+
+
+def test_a_call_that_a_budget_refuses_gives_its_rate_of_tokens_back(gateway: Gateway) -> None:
+    with gateway.client(gateway.key(tokens_per_minute=60, limits=Limits(steps=0))) as client:
+        answers = [client.post(CHAT, json=HELLO) for _ in range(4)]
+    assert [one.status_code for one in answers] == [402] * 4

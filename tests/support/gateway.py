@@ -72,9 +72,13 @@ class Gateway:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._server.should_exit = True
+        self.stop()
         self._thread.join(_TIMEOUT_S)
         assert not self._thread.is_alive(), "the gateway did not stop"
+
+    def stop(self) -> None:
+        """Tell the server to end, as SIGTERM does."""
+        self._server.should_exit = True
 
     def key(self, tenant: str = "acme", **terms: Any) -> str:
         """The text of a new key."""

@@ -7,7 +7,7 @@ import hashlib
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,7 +17,6 @@ import orjson
 from bursar.budget.limits import Limits
 from bursar.runtime.attempt import Ask, Delta, PaidReply
 from bursar.runtime.context import RunContext
-from bursar.runtime.events import Event
 from bursar.runtime.models.provider import Message
 from bursar.runtime.service.agents import Agents
 from bursar.runtime.service.answered import Answered, Sent
@@ -26,6 +25,7 @@ from bursar.runtime.service.caller import Attribution, Caller
 from bursar.runtime.service.errors import BadRequest, KeyReused
 from bursar.runtime.service.names import Names
 from bursar.runtime.service.pace import Pace, Taken
+from bursar.runtime.service.streamed import Streamed
 
 __all__ = ["Answered", "Calls", "Sent", "Streamed"]
 
@@ -34,54 +34,6 @@ LONG_CHARACTERS = 100_000
 
 OPENED_MAX = 10_000
 """Of how many sessions a process remembers that their accounts were opened."""
-
-
-class Streamed:
-    """An answer while it comes: what each piece adds, in the shape of OpenAI's `delta`, then the whole as Answered.
-
-    Iterating raises what `Calls.answer` raises. Closing it before its end cancels the call, which stays charged.
-    """
-
-    def __init__(self, call_id: str) -> None:
-        self.id = call_id
-        self.sent: Sent | None = None
-        """Known from the first piece on."""
-
-        self._parts: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
-        self._task: asyncio.Task[Answered] | None = None
-        self._is_over = False
-
-    def __aiter__(self) -> Streamed:
-        """Itself."""
-        return self
-
-    async def __anext__(self) -> Mapping[str, Any] | Answered:
-        """The next piece; the last is the whole answer."""
-        if self._is_over or self._task is None:
-            raise StopAsyncIteration
-        if (part := await self._parts.get()) is not None:
-            return part
-        self._is_over = True
-        answered = self._task.result()
-        self.sent = answered.sent
-        return answered
-
-    async def aclose(self) -> None:
-        """Cancel the call where it is under way, and wait for its end."""
-        self._is_over = True
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError, Exception):  # whatever it was, nobody listens any more
-                await self._task
-
-    def add(self, delta: Mapping[str, Any]) -> None:
-        """Take the next piece."""
-        self._parts.put_nowait(delta)
-
-    def begin(self, task: asyncio.Task[Answered]) -> None:
-        """Take the answer's end from this task."""
-        self._task = task
-        task.add_done_callback(lambda _: self._parts.put_nowait(None))
 
 
 class Calls:
@@ -135,7 +87,7 @@ class Calls:
         run = await self._run_for(caller, where)
         on_delta: Delta | None = None
         if streamed is not None:
-            run, on_delta = _listened_to(run, streamed), streamed.add
+            run, on_delta = streamed.listening_to(run), streamed.add
         if _is_long(ask):  # counted first where nobody else waits for it; the call itself then remembers the count
             await asyncio.to_thread(run.calls.counter.count_request, ask.messages, ask.tools)
         most = partial(_most_tokens, run, ask)
@@ -254,18 +206,6 @@ def _answered(call_id: str, tier: str, paid: PaidReply) -> Answered:
         money_left=paid.money_left,
         replayed=paid.replayed,
     )
-
-
-def _listened_to(run: RunContext, streamed: Streamed) -> RunContext:
-    """The run, telling the stream who answers it."""
-
-    def tell(event: Event) -> None:
-        if event.kind == "call":
-            streamed.sent = Sent(model=event.model, tier=event.tier, reason=event.text)
-        if run.emit is not None:
-            run.emit(event)
-
-    return replace(run, emit=tell)
 
 
 def _in_one_piece(message: Message) -> dict[str, Any]:

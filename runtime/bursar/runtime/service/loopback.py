@@ -64,6 +64,11 @@ class RunCallers:
             self._runs[key] = run
             return key
 
+    def forget(self) -> None:
+        """Refuse every key."""
+        with self._lock:
+            self._runs = {}
+
     async def of(self, token: str) -> Caller:
         """The run that handed the key out; raises Unauthorized once it has ended here."""
         run = self._runs.get(token)
@@ -108,8 +113,11 @@ async def _serve(config: Config, callers: RunCallers, listener: socket.socket) -
             timeout_graceful_shutdown=1,
         )
     )
-    with listener:
-        await server.serve([listener])
+    try:
+        with listener:
+            await server.serve([listener])
+    finally:
+        callers.forget()  # else their runs would keep the closed runtime's loop alive
 
 
 def _app(config: Config, callers: RunCallers) -> FastAPI:

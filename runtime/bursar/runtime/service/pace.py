@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from bursar.runtime.config import Config
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.service.caller import Caller
 from bursar.runtime.service.errors import TooFast
+from bursar.runtime.stop import LimitReached
 from bursar.runtime.tenants import tenant_of
 
 __all__ = ["Pace", "Taken"]
@@ -43,7 +44,15 @@ class Pace:
             wants = [RateWant(name, limit, taken.tokens if kind == "tokens" else 1) for kind, name, limit in rates]
             if wait_s := await self._ledger.at_once(self._ledger.ledger.rates.take, wants):
                 raise TooFast(wait_s)
-        yield taken
+        try:
+            yield taken
+        except LimitReached:
+            taken.used = 0  # nothing was sent
+            raise
+        finally:
+            self._give_back(taken, rates)
+
+    def _give_back(self, taken: Taken, rates: Sequence[tuple[str, str, int]]) -> None:
         if taken.used is not None and taken.used < taken.tokens:
             back = taken.tokens - taken.used
             for kind, name, limit in rates:
