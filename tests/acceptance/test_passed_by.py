@@ -171,3 +171,18 @@ async def test_whoever_listens_hears_how_long_a_call_waits(tmp_path: Path, true_
     [pause] = [event for event in told if event.kind == "pause"]
     assert pause.model == "first"
     assert 29 < float(pause.text.removesuffix(" s")) <= 30.5
+
+
+async def test_a_failed_call_also_says_who_was_passed_by_and_for_how_long(
+    tmp_path: Path, true_provider: TrueProvider
+) -> None:
+    """Another try helps once the first may be asked again, whatever the second failed of."""
+    true_provider.behaviour = Behaviour(faults=[Fault("unauthorized")])
+    async with two_models(tmp_path, true_provider, Pauses()) as runtime:
+        runtime.health.failed("first", RateLimited("", retry_after_s=60), utc_now())
+        run = await runtime.run(one_call(), GIVEN, tenant="acme")
+    assert isinstance(run.error, ModelCallFailed)
+    assert [failure.model for failure in run.error.failures] == ["first", "second"]
+    assert run.error.cause is not None
+    assert run.error.cause.name == "rate_limit"
+    assert 0 < (run.error.retry_after_s or 0) <= 60

@@ -84,7 +84,9 @@ class Asking:
 
     def error(self, tier: str) -> ModelCallFailed:
         """Why no model gave an answer, where the ledger did not refuse."""
-        failures = self.failures or [one.failure for one in self.passed if one.failure is not None]
+        tried = {failure.model for failure in self.failures}
+        passed = [one.failure for one in self.passed if one.failure is not None and one.failure.model not in tried]
+        failures = [*passed, *self.failures]
         said = "; ".join(failure.words() for failure in failures) or "; ".join(one.words for one in self.passed)
         whose = f"model of tier {tier}" if tier else "model"
         if failures and all(isinstance(failure.error, ContextTooLong) for failure in failures):
