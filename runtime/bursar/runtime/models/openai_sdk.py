@@ -9,7 +9,7 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 from bursar.runtime.models.dialect import OPENAI, OPENAI_COMPATIBLE
@@ -56,6 +56,8 @@ class OpenAIProvider:
     Calls go by the SDK's `post`, which gives JSON as it came: `chat.completions.create` takes four times the CPU.
     """
 
+    _stream_options: ClassVar[Mapping[str, bool]] = {"include_usage": True}
+
     def __init__(
         self,
         api_key: str | None = None,
@@ -81,7 +83,7 @@ class OpenAIProvider:
     async def stream(self, request: ModelRequest) -> AsyncIterator[Mapping[str, Any] | ModelReply]:
         """Yield what each chunk adds, then the whole reply; raises as `complete` does."""
         before, answer = sys.exception(), StreamedAnswer()
-        streamed = {"stream": True, "stream_options": {"include_usage": True}}
+        streamed = {"stream": True, "stream_options": self._stream_options}
         content = encoded(self._body(request) | streamed)
         try:
             async with aclosing(self._chunks(request, content)) as chunks:

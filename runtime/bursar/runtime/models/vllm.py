@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from bursar.runtime.models.failures import excerpt
 from bursar.runtime.models.openai_sdk import OpenAIProvider
@@ -24,6 +24,9 @@ class VLLMProvider(OpenAIProvider):
     Cached tokens are in `usage` only where the server runs with `--enable-prompt-tokens-details`. A cap on thinking
     needs a server with `--reasoning-parser`; any other refuses it.
     """
+
+    # With usage in each chunk a stream that breaks off is charged by the server's own count.
+    _stream_options: ClassVar[Mapping[str, bool]] = {"include_usage": True, "continuous_usage_stats": True}
 
     def __init__(
         self,
