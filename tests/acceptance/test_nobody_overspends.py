@@ -14,12 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.messages import HumanMessage
 
 from bursar.budget import Ledger, Limits
 from bursar.budget.amounts import Amounts
-from bursar.runtime import Runtime
+from bursar.runtime import Runtime, chat_model
 from bursar.runtime.runs.run import Run
-from tests.acceptance.support import QUESTION, answers, charged, fan_out, model_of, one_call, opened, write_config
+from tests.acceptance.support import (
+    QUESTION,
+    Texts,
+    answers,
+    charged,
+    fan_out,
+    model_of,
+    one_call,
+    opened,
+    write_config,
+)
 from tests.support.bill import Bill
 from tests.support.processes import Child
 from tests.support.provider import Behaviour, TrueProvider
@@ -99,6 +110,22 @@ async def test_a_runs_limit_is_used_by_a_fan_out_of_200_calls_and_never_exceeded
         run = await runtime.run(fan_out(CALLS), given, tenant="acme", name="asker", limits=limit.of_a_run)
         _assert_used_and_never_exceeded(limit, true_provider.bill, runtime.ledger, path=f"acme/asker/{run.id}")
     assert run.status == "stopped"
+
+
+async def test_images_that_cost_less_than_is_held_for_them_teach_nothing_of_what_text_costs(
+    true_provider: TrueProvider, tmp_path: Path
+) -> None:
+    """Each is counted as the largest; what it falls short of that must not come off the bound of a long text."""
+
+    async def look(state: Texts) -> Texts:
+        image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+        return {"texts": [str((await chat_model().ainvoke([HumanMessage([image])])).text)]}
+
+    async with opened(write_config(tmp_path, true_provider)) as runtime:
+        before = runtime.ledger.margins.bound("house", 100_000)
+        run = await runtime.run(fan_out(5, node=look), {"question": QUESTION}, tenant="acme")
+        assert (run.status, true_provider.bill.requests) == ("succeeded", 5)
+        assert runtime.ledger.margins.bound("house", 100_000) == before
 
 
 def test_limits_of_every_kind_are_used_by_four_processes_and_never_exceeded(

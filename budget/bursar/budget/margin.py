@@ -44,7 +44,8 @@ class _Margin:
 
     @property
     def safe_ratio_ppm(self) -> int:
-        return self.ratio_ppm if self.samples >= _TRUST_SAMPLES else max(self.ratio_ppm, UNLEARNED_PPM)
+        """Never below our own count: of a request of which not all was sent on, less is billed than of the next."""
+        return max(self.ratio_ppm, 1_000_000 if self.samples >= _TRUST_SAMPLES else UNLEARNED_PPM)
 
     def after(self, counted: int, billed: int) -> _Margin:
         """The margin that one more settled call teaches."""
@@ -52,8 +53,7 @@ class _Margin:
             seen = -(-billed * 1_000_000 // counted)
             return replace(self, samples=self.samples + 1, ratio_ppm=_towards(seen, self.ratio_ppm))
         # Against our count itself, not a higher ratio: what the ratio explains today, it may have forgotten tomorrow.
-        above = max(0, billed - counted * min(self.safe_ratio_ppm, 1_000_000) // 1_000_000)
-        return replace(self, constant_tokens=_towards(above, self.constant_tokens))
+        return replace(self, constant_tokens=_towards(max(0, billed - counted), self.constant_tokens))
 
     def has_moved(self, stored: _Margin) -> bool:
         """Whether the difference is worth a write."""

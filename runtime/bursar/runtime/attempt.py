@@ -25,7 +25,7 @@ from bursar.runtime.ask import Ask, Delta, PaidReply
 from bursar.runtime.context import RunContext
 from bursar.runtime.events import EventKind
 from bursar.runtime.ledger_thread import LedgerThread
-from bursar.runtime.models.catalog import Model
+from bursar.runtime.models.catalog import Model, is_text
 from bursar.runtime.models.causes import Failure, cause_of
 from bursar.runtime.models.health import Health
 from bursar.runtime.models.provider import CountsTokens, ModelReply, ProviderError
@@ -271,7 +271,8 @@ class Attempts:
             outcome=outcome,
             reply=json.dumps(kept),
             note="the provider gave no usage" if usage is None else None,
-            counted_input_tokens=errand.counted,
+            # An image counts as much as the largest, which says nothing about text.
+            counted_input_tokens=errand.counted if is_text(errand.ask.messages) else None,
         )
         errand.tell("reply", posted=posted)
         return PaidReply(

@@ -103,6 +103,11 @@ def test_an_old_peak_is_slowly_forgotten(ledger: Ledger) -> None:
     assert bounds[-1] < 1030
 
 
+def test_requests_of_which_not_all_was_billed_never_take_the_bound_below_our_count(ledger: Ledger) -> None:
+    learn(ledger, 5_100, 1_100, times=200)
+    assert ledger.margins.bound("small-1", 100_000) == 102_001
+
+
 def test_each_model_has_its_own(ledger: Ledger) -> None:
     learn(ledger, 1000, 2000, times=3)
     assert ledger.margins.bound("other-1", 1000) == 1171

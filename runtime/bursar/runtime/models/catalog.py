@@ -25,7 +25,7 @@ from bursar.runtime.routing.allow import is_local
 if TYPE_CHECKING:
     from bursar.budget.pricing.pricelist import PriceList
 
-__all__ = ["OUTPUT_CAP", "Catalog", "Model"]
+__all__ = ["OUTPUT_CAP", "Catalog", "Model", "is_text"]
 
 OUTPUT_CAP = 16_384
 """The bound on the output of a model of which neither the configuration nor the price book says one."""
@@ -69,7 +69,7 @@ class Model:
 
     def price_for(self, messages: Iterable[Message]) -> Price | None:
         """The price of a call that sends these messages: text alone need not reserve what audio may cost."""
-        return self.text_price if all(map(_is_text, messages)) else self.price
+        return self.text_price if is_text(messages) else self.price
 
 
 class Catalog:
@@ -220,6 +220,11 @@ def _asked_tier(section: ModelConfig, price: Price | None) -> str | None:
     if section.service_tier != "standard":
         return section.service_tier
     return "default" if section.provider == "openai" and price is not None and price.priority is not None else None
+
+
+def is_text(messages: Iterable[Message]) -> bool:
+    """Whether these messages hold nothing but text."""
+    return all(map(_is_text, messages))
 
 
 def _is_text(message: Message) -> bool:
