@@ -19,8 +19,10 @@ from bursar.budget.admission import ModelQuote
 from bursar.budget.amounts import Amounts
 from bursar.budget.reservations import Call, Reservation
 from bursar.budget.scope import Scope
+from bursar.budget.windows import utc_now
 from bursar.runtime import Runtime, chat_model
 from bursar.runtime.events import Event, EventKind
+from bursar.runtime.models.provider import QuotaExhausted
 from bursar.runtime.runs.run import Run
 from tests.acceptance.support import QUESTION, Texts, fan_out, one_call, opened, write_config
 from tests.support.processes import Child
@@ -213,6 +215,19 @@ async def test_a_waiting_run_whose_caller_goes_away_can_be_resumed(config: Path,
         await asyncio.wait([second.run])
         assert (await runtime.get(second.run_id)).status == "interrupted"
         assert (await runtime.resume(second.run_id)).status == "succeeded"
+
+
+async def test_a_call_that_leaves_the_line_lets_the_next_one_try_an_ill_model(
+    config: Path, true_provider: TrueProvider
+) -> None:
+    async with one_in_flight(config, true_provider, 1.0) as (runtime, _):
+        runtime.health.failed("house", QuotaExhausted("", retry_after_s=0), utc_now())
+        second = Caller(runtime)
+        await second.until("waiting")
+        assert runtime.health.cooling("house") is not None  # others pass the model by while this call tries it
+        second.run.cancel()
+        await asyncio.wait([second.run])
+        assert runtime.health.cooling("house") is None
 
 
 async def test_what_waits_in_a_thread_when_its_run_has_failed_is_not_sent(

@@ -129,7 +129,11 @@ class Attempts:
         """One reservation and one request; whatever happens, the reservation is closed."""
         run, model = errand.run, errand.model
         timeout_s = self._timeout_s(run, model)
-        made = await self._reserve(errand, timeout_s)
+        try:
+            made = await self._reserve(errand, timeout_s)
+        except BaseException:
+            self._health.broken_off(model.name)
+            raise
         if isinstance(made, Refusal | Replay):
             self._health.broken_off(model.name)
             return made if isinstance(made, Refusal) else _replayed(made, errand.kept_back)
