@@ -164,6 +164,24 @@ async def test_nothing_is_fetched_from_here(told: Told, kind: str) -> None:
         assert len(told.wire.asked) == takes_addresses
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        {"url": "data:application/pdf;base64,JVBERi0="},
+        {"url": "data:video/mp4;base64,AAAA"},
+        {"url": "gs://films/long.mp4"},
+        {"url": f"data:image/png;base64,{PNG}", "format": "application/pdf"},
+    ],
+)
+async def test_a_document_or_film_is_not_sent_for_an_image(told: Told, image: dict[str, str]) -> None:
+    """It may be as long as the window, and a picture's tokens are held for it."""
+    if not isinstance(told.provider, LiteLLMProvider) or told.model == "gpt-5-mini":
+        return  # OpenAI takes nothing but images here, and a server of the house's own what it takes
+    with pytest.raises(NotSent):
+        await told.whole(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": image}]}])
+    assert told.wire.asked == []
+
+
 async def test_an_effort_at_thinking_is_asked_for_in_the_provider_s_words(told: Told) -> None:
     await told.whole(reasoning_effort="low")
     assert_found(told.asked(), told.dialect.low)

@@ -52,7 +52,8 @@ class Dialect:
     addresses: tuple[str, ...] | None = None
     """How the addresses of images begin that it takes; litellm would fetch any other, and files, from here.
 
-    None: whatever is asked is passed on.
+    An image that it is given has to be one: litellm would make a document or a film of anything else, and of those
+    nobody knows how long they are. None: whatever is asked is passed on.
     """
 
     def messages(self, request: ModelRequest) -> list[Message]:
@@ -92,6 +93,8 @@ class Dialect:
         kind = part.get("type")
         if self.text_only and kind != "text":
             raise NotSent(f"the provider reads nothing but text, no {kind}")
+        if self.addresses is not None and kind == "image_url" and not _is_image(part):
+            raise NotSent("an image_url has to be an image: data:image/..., without a format of its own")
         if not all(self._reads(address, kind) for address in _addresses(part)):
             raise NotSent(
                 "the provider would have this fetched from here first; put it into the message as a data: URL"
@@ -117,7 +120,7 @@ OPENAI_COMPATIBLE = Dialect(thoughts=_ALOUD, own_marks=True)
 _CLAUDE = Dialect(
     cache_marks=True, thoughts=_ALOUD | {"thinking_blocks"}, thinking_tokens_min=1_024, addresses=("data:",)
 )
-_GEMINI = Dialect(thoughts=_ALOUD, signed_calls=True, thinking_tokens_min=0, addresses=("data:", "gs:"))
+_GEMINI = Dialect(thoughts=_ALOUD, signed_calls=True, thinking_tokens_min=0, addresses=("data:",))
 """Without marks: litellm would make a cache of its own for them, by requests that nobody reserved."""
 
 _BY_PROVIDER: Mapping[str, Dialect] = {
@@ -150,6 +153,13 @@ def _addresses(part: Mapping[str, Any]) -> Iterator[str]:
     for value in about.values() if isinstance(about, Mapping) else [about]:
         if isinstance(value, str) and "://" in value:
             yield value
+
+
+def _is_image(part: Mapping[str, Any]) -> bool:
+    """Whether it is an image, or the address of one."""
+    about = part.get("image_url")
+    about = about if isinstance(about, Mapping) else {"url": about}
+    return "format" not in about and str(about.get("url")).startswith(("data:image/", "http"))
 
 
 def _marked(messages: list[Message], *, going_on: bool) -> list[Message]:
