@@ -52,8 +52,11 @@ class Remaining:
         """A call on these paths left this of the one of which the least share is left; None where none is limited."""
         with self._lock:
             for path in paths:
-                self._left.pop(path, None)  # there is no less left of it than of this one
+                known = self._left.get(path)
+                if known is not None and (left is None or _share(known) <= _share(left)):
+                    del self._left[path]  # there is no less left of it than of this one
             if left is not None:
+                self._left.pop(left.path, None)
                 self._left[left.path] = left
                 if len(self._left) > PATHS_MAX:
                     self._left.popitem(last=False)
@@ -61,4 +64,8 @@ class Remaining:
     def of(self, paths: Iterable[str]) -> MoneyLeft | None:
         """The budget among these of which the least share was left; None where nobody knows."""
         found = [left for path in paths if (left := self._left.get(path)) is not None]
-        return min(found, key=lambda left: left.left_nanousd * NANO // max(1, left.limit_nanousd), default=None)
+        return min(found, key=_share, default=None)
+
+
+def _share(left: MoneyLeft) -> int:
+    return left.left_nanousd * NANO // max(1, left.limit_nanousd)

@@ -69,3 +69,10 @@ def test_a_budget_that_was_raised_is_forgotten_as_soon_as_another_is_nearer_to_i
     assert remaining.of(["acme"]) is None
     remaining.learn(["acme", "acme/clerk/run_1"], None)
     assert remaining.of(["acme", "acme/clerk/run_1"]) is None
+
+
+def test_what_a_run_has_left_of_its_own_budget_hides_nothing_of_what_others_share() -> None:
+    remaining = Remaining()
+    remaining.learn(["acme"], left("acme", 10))
+    remaining.learn(["acme", "acme/clerk/run_1"], left("acme/clerk/run_1", 5))
+    assert remaining.of(["acme", "acme/clerk/run_2"]) == left("acme", 10)
