@@ -163,3 +163,11 @@ def test_a_model_that_is_none_is_named_with_those_that_are(bursar: Command) -> N
     said = bursar("doctor", "--clear", "demmo")
     assert said.code == Exit.ERROR or said.code == Exit.USAGE
     assert "use one of demo" in said.err
+
+
+@pytest.mark.usefixtures("ill")
+def test_a_model_that_is_no_longer_configured_can_be_cleared_as_the_doctor_says(bursar: Command) -> None:
+    text = Path("bursar.yaml").read_text()
+    Path("bursar.yaml").write_text(text.replace("demo:", "other:").replace("[demo]", "[other]"))
+    assert bursar("doctor", "--clear", "demo").out.startswith("demo: asked again")
+    assert shown() == []

@@ -54,11 +54,11 @@ def doctor(
 
 def _clear(model: str, config: Path, *, dry_run: bool, as_json: bool) -> int:
     with open_books(config) as books:
-        if model not in ("all", *books.config.models):
-            near = ", ".join(difflib.get_close_matches(model, books.config.models, 3) or books.config.models)
-            raise UsageError(f"there is no model {model!r} in {config}", next_step=f"use one of {near}, or all")
         records, chosen = HealthRecords(books.ledger.store), None if model == "all" else model
         known = [one for one in records.ls() if chosen in (None, one.model)]
+        if not known and model not in ("all", *books.config.models):
+            near = ", ".join(difflib.get_close_matches(model, books.config.models, 3) or books.config.models)
+            raise UsageError(f"there is no model {model!r} in {config}", next_step=f"use one of {near}, or all")
         cleared = known if dry_run else records.clear(chosen)
     if as_json:
         gone = [{"model": one.model, "cause": one.cause, "until": one.until.isoformat()} for one in cleared]
