@@ -72,7 +72,7 @@ ROWS = {
     "auth": Row(fault=Fault("unauthorized"), status=502, cools=True),
     "model_missing": Row(fault=Fault("model_missing"), status=502, cools=True),
     "context_too_long": Row(fault=Fault("context_length"), status=400),
-    "content_filter": Row(fault=Fault("content_filter"), status=400, next_answers=False),
+    "content_filter": Row(fault=Fault("content_filter"), status=400, billed=True, next_answers=False),
     "bad_request": Row(fault=Fault("bad_request"), status=400, next_answers=False),
     "not_sent": Row(fault=None, status=400),
 }

@@ -240,7 +240,7 @@ class TestErrors:
             (401, tree.AuthFailed),
             (403, tree.AuthFailed),
             (404, tree.ModelMissing),
-            (408, tree.Unavailable),
+            (408, tree.CallTimeout),
             (413, tree.RequestRefused),
             (422, tree.RequestRefused),
             (429, tree.RateLimited),

@@ -60,7 +60,7 @@ class TestStatus:
             (402, tree.QuotaExhausted, "no"),
             (403, tree.AuthFailed, "no"),
             (404, tree.ModelMissing, "no"),
-            (408, tree.Unavailable, "no"),
+            (408, tree.CallTimeout, "unknown"),
             (413, tree.RequestRefused, "no"),
             (422, tree.RequestRefused, "no"),
             (429, tree.RateLimited, "no"),

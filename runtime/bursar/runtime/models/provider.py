@@ -4,14 +4,14 @@ ProviderError            the call gave no usable answer
 ├── RateLimited          429, surely not billed; waits as `retry_after_s` says
 ├── Overloaded           503 of an admission queue, 529: it is well, but full; surely not billed
 ├── QuotaExhausted       the provider's own budget or credit is used up, until `retry_after_s`; not billed
-├── Unavailable          connection refused, 408, or a 5xx before the first byte of an answer; surely not billed
-├── NotSent              refused here, by the adapter, before anything was sent; not billed, never repeated
+├── Unavailable          connection refused, or a 5xx before the first byte of an answer; surely not billed
+├── NotSent              refused before any model had it, by the adapter or at the door; not billed, never repeated
 ├── RequestRefused       the provider refused the request itself (400, 413, 422); not billed, never repeated
 │   ├── AuthFailed       401 or 403: the key is missing, wrong or not allowed
 │   ├── ModelMissing     404: the provider does not know the model
-│   ├── ContextTooLong   the request does not fit the model's window
-│   └── ContentFiltered  the provider's filter refused the request
-├── CallTimeout          no answer in time, for us or for a gateway (504, 524); it may have been billed
+│   └── ContextTooLong   the request does not fit the model's window
+├── ContentFiltered      the provider's filter refused the request, or the answer; it may have been billed
+├── CallTimeout          no answer in time, for us, the provider or a gateway (408, 504, 524); it may have been billed
 ├── BrokenStream         the answer broke off; it may have been billed
 └── BadReply             an answer that is none: HTML, empty, no choices, impossible usage; it may have been billed
 
@@ -212,8 +212,8 @@ class ContextTooLong(RequestRefused):
     """The request does not fit the model's context window."""
 
 
-class ContentFiltered(RequestRefused):
-    """The provider's content filter refused the request."""
+class ContentFiltered(ProviderError):
+    """The provider's content filter refused the request, which it had read, or what the model wrote."""
 
 
 class CallTimeout(ProviderError):

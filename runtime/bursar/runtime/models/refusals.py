@@ -22,6 +22,7 @@ from bursar.runtime.models.provider import (
     ContentFiltered,
     ContextTooLong,
     ModelMissing,
+    NotSent,
     Overloaded,
     ProviderError,
     QuotaExhausted,
@@ -48,7 +49,12 @@ _MEANT: Mapping[type[ProviderError], tuple[frozenset[str], tuple[str, ...]]] = {
                 "servicequotaexceededexception",
             }
         ),
-        ("credit balance is too low", "insufficient balance", "usage limits", "key limit exceeded"),
+        (
+            "your credit balance is too low",
+            "insufficient balance",
+            "you have reached your specified api usage limits",
+            "key limit exceeded",
+        ),
     ),
     ContextTooLong: (
         frozenset({"context_length_exceeded", "exceed_context_size_error"}),
@@ -74,6 +80,7 @@ _MEANT: Mapping[type[ProviderError], tuple[frozenset[str], tuple[str, ...]]] = {
         ),
         ("content exists risk", "violating our usage policy", "content filtering policy", "input was flagged"),
     ),
+    NotSent: (frozenset(), ("no endpoints found that support", "request too large for")),
     ModelMissing: (
         frozenset({"model_not_found", "deploymentnotfound", "invalid_model", "resourcenotfoundexception"}),
         ("model not exist",),
@@ -98,12 +105,15 @@ _MEANT: Mapping[type[ProviderError], tuple[frozenset[str], tuple[str, ...]]] = {
 }
 """Codes, and phrases where a provider has no code of its own for it; all in lower case."""
 
+_COOLS = frozenset({QuotaExhausted, ModelMissing})
+"""What keeps others from a model begins its text with the phrase: servers quote what a request held."""
+
 _BY_STATUS: Mapping[int, type[ProviderError]] = {
     401: AuthFailed,
     402: QuotaExhausted,
     403: AuthFailed,
     404: ModelMissing,
-    408: Unavailable,
+    408: CallTimeout,  # Azure's, which bills it
     424: BadReply,  # Bedrock: the model began, and failed
     429: RateLimited,
     503: Overloaded,
@@ -112,8 +122,8 @@ _BY_STATUS: Mapping[int, type[ProviderError]] = {
     529: Overloaded,
 }
 
-_MAY_BE_BILLED = frozenset({424, 504, 524})
-"""A gateway gave up on a model that may well be writing: whatever the body says, the call may be billed."""
+_MAY_BE_BILLED = frozenset({408, 424, 504, 524})
+"""Somebody gave up on a model that may well be writing: whatever the body says, the call may be billed."""
 
 _CODE_KEYS = frozenset({"code", "type", "status", "reason", "__type"})
 _DAILY = re.compile(r"per_?day", re.IGNORECASE)
@@ -152,13 +162,17 @@ def read_refusal(status: int, headers: Mapping[str, str], text: str, now: dateti
 def _kind(status: int, codes: set[str], said: str) -> type[ProviderError]:
     if status >= 400 and status not in _MAY_BE_BILLED:
         for kind, (known, phrases) in _MEANT.items():
-            if codes & known or (status < 500 and any(phrase in said for phrase in phrases)):
+            if codes & known or (status < 500 and _says(said, kind, phrases)):
                 return kind
     if status in _BY_STATUS:
         return _BY_STATUS[status]
     if status < 400:
         return ModelMissing  # a redirect: the model is not at this address
     return Unavailable if status >= 500 else RequestRefused
+
+
+def _says(said: str, kind: type[ProviderError], phrases: tuple[str, ...]) -> bool:
+    return said.startswith(phrases) if kind in _COOLS else any(phrase in said for phrase in phrases)
 
 
 def _parsed(text: str) -> Any:
@@ -169,14 +183,14 @@ def _parsed(text: str) -> Any:
 
 
 def _fields(node: Any, depth: int = 0) -> Iterator[tuple[str, str | int]]:
-    """Every key with a plain value, anywhere in the body."""
+    """Every key with a plain value, anywhere in the body, but for what it quotes of the request."""
     if depth > DEPTH_MAX:
         return
     pairs = [*node.items()] if isinstance(node, dict) else [("", one) for one in node] if isinstance(node, list) else []
     for key, value in pairs[:ITEMS_MAX]:
         if isinstance(value, str | int):
             yield key, value
-        else:
+        elif key != "input":
             yield from _fields(value, depth + 1)
 
 
