@@ -10,6 +10,7 @@ import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langgraph.graph import END, START, MessagesState, StateGraph
 
+from bursar.agents import Agent
 from bursar.budget.usage import Usage
 from bursar.runtime import chat_model
 from bursar.runtime.models.provider import ModelReply, ModelRequest
@@ -70,3 +71,33 @@ async def test_the_next_turn_of_a_chat_model_carries_the_thoughts_of_the_last(
     assert run.status == "succeeded", run.stop_reason
     said = asked[-1].messages[1]
     assert {key: said.get(key) for key in THOUGHTS} == THOUGHTS
+
+
+@pytest.mark.parametrize("node", ["agent", "chat_model"])
+async def test_how_hard_and_how_long_a_node_may_think_is_what_its_model_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, node: str
+) -> None:
+    asked: list[ModelRequest] = []
+
+    async def complete(_: SimProvider, request: ModelRequest) -> ModelReply:
+        asked.append(request)
+        return REPLY
+
+    monkeypatch.setattr(SimProvider, "complete", complete)
+    bounds: dict[str, Any] = {"max_output_tokens": 2_000, "reasoning_effort": "low", "max_reasoning_tokens": 500}
+
+    async def think(state: MessagesState) -> MessagesState:
+        return {"messages": [await chat_model(**bounds).ainvoke(state["messages"])]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("work", think)
+    graph.add_edge(START, "work")
+    graph.add_edge("work", END)
+    async with opened(write_config(tmp_path, {"house": {"provider": "sim", "scenario": "echo"}})) as runtime:
+        if node == "agent":
+            await runtime.run(Agent(name="clerk", instructions="Think.", tier="small", **bounds), "Hm?", tenant="acme")
+        else:
+            await runtime.run(graph, {"messages": [("user", "Hm?")]}, tenant="acme")
+    [request] = asked
+    assert (request.reasoning_effort, request.max_reasoning_tokens) == ("low", 500)
+    assert request.max_output_tokens == 2_000
