@@ -164,6 +164,13 @@ async def test_nothing_is_fetched_from_here(told: Told, kind: str) -> None:
         assert len(told.wire.asked) == takes_addresses
 
 
+async def test_a_tool_that_runs_at_the_provider_is_not_sent(told: Told) -> None:
+    """A search is billed beside the tokens, and what it finds is read as input."""
+    with pytest.raises(NotSent, match="web_search_20250305 would run at the provider"):
+        await told.whole(tools=[{"type": "web_search_20250305", "name": "web_search"}])
+    assert told.wire.asked == []
+
+
 @pytest.mark.parametrize(
     "image",
     [

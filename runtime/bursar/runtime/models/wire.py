@@ -64,7 +64,7 @@ def checked_key(api_key: str | None) -> str | None:
 def body_of(
     request: ModelRequest, bound: OutputBound, dialect: Dialect, service_tier: str | None = None
 ) -> dict[str, Any]:
-    """The request's body; raises NotSent where `extra` would escape the reservation.
+    """The request's body; raises NotSent where `extra` or a tool would escape the reservation.
 
     Its parts stand in the order in which providers cache them: tools, then the messages, then what may change from
     turn to turn. So the body of a next turn begins as the one before.
@@ -74,6 +74,8 @@ def body_of(
             f"extra: {', '.join(taken)} would change what the call can cost after it was reserved; "
             "use the request's own fields, such as max_output_tokens, or the model's service_tier"
         )
+    if hosted := [str(tool.get("type")) for tool in request.tools if tool.get("type") != "function"]:
+        raise NotSent(f"tools: {', '.join(hosted)} would run at the provider, which bills it beyond what was reserved")
     tools = {"tools": [*request.tools]} if request.tools else {}
     optional = {
         "tool_choice": request.tool_choice if request.tools else None,
