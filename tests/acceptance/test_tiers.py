@@ -225,7 +225,8 @@ async def test_a_tool_exchange_waits_for_the_slot_of_its_own_model(true_provider
         agent = clerk(tools=[find_order])
         runs = await asyncio.gather(*(runtime.run(agent, QUESTION, tenant="acme") for _ in range(4)))
     written = [{message.get("model") for message in run.value["messages"]} - {None} for run in runs]
-    assert sorted(map(sorted, written)) == [["llama"], ["mini"], ["mini"], ["mini"]]
+    assert [len(models) for models in written] == [1] * 4, written
+    assert {"llama"} in written
 
 
 async def test_an_exchange_goes_on_elsewhere_where_its_model_fails_and_the_reason_says_so(
