@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -90,6 +92,23 @@ def test_json_that_is_nested_too_deeply_is_refused_before_anybody_follows_it_dow
     with gateway.client(gateway.key()) as client:
         refused = client.post(CHAT, content=deep)
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "too_deep")
+
+
+def test_json_with_an_object_that_is_too_wide_is_refused_before_anybody_reads_its_members(gateway: Gateway) -> None:
+    with gateway.client(gateway.key()) as client:
+        refused = client.post(CHAT, json={**HELLO, "logit_bias": {str(token): "x" for token in range(6_000)}})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "too_many_members")
+
+
+def test_a_head_that_does_not_end_is_cut_off_also_without_a_key(gateway: Gateway) -> None:
+    host, port = gateway.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as caller, suppress(ConnectionError):
+        caller.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-long: ")
+        for _ in range(10_000):
+            caller.sendall(b"a" * 10_000)
+        pytest.fail("100 MB of a head were taken")
+    with gateway.client(gateway.key()) as client:
+        assert client.get("/v1/models", headers={"x-long": "a" * 50_000}).status_code == 200
 
 
 def test_a_body_that_is_too_large_is_refused_by_its_length_and_by_what_comes(gateway: Gateway) -> None:

@@ -24,7 +24,7 @@ from bursar.runtime.config import parse_config
 from bursar.runtime.runs.schema import gateway_key
 from bursar.runtime.runtime import Runtime
 from bursar.runtime.service.keys import Key, Keys, KeyTerms
-from bursar.runtime.service.serving import gateway_app
+from bursar.runtime.service.serving import gateway_app, server_config
 from bursar.runtime.tenants import organisation_of
 
 __all__ = ["SECRET", "Gateway", "config_text"]
@@ -132,7 +132,8 @@ class Gateway:
             async with Runtime.open(self.config, env={"HOUSE_KEY": "provider-secret-key"}) as self.runtime:
                 self.keys = Keys(self.runtime.ledger, SECRET)
                 app = gateway_app(self.runtime, SECRET)
-                config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=5)
+                config = server_config(app)
+                config.lifespan, config.timeout_graceful_shutdown = "off", 5
                 self._server = uvicorn.Server(config)
                 self._begun.set()
                 await self._server.serve([self._listener])

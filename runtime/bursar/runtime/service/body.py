@@ -16,6 +16,9 @@ __all__ = ["parsed", "read"]
 DEPTH_MAX = 64
 """How deep lists and objects may be nested: deeper than any schema of a tool, far less than what stops a parser."""
 
+MEMBERS_MAX = 5_000
+"""How many members an object may have: what OpenAI takes in a whole schema. Each may be a mistake to tell of."""
+
 
 async def read(scope: Scope, receive: Receive, bytes_max: int) -> bytes:
     """The whole body; raises TooLarge, before it is read where its length is told, and ClientDisconnect."""
@@ -37,24 +40,26 @@ async def read(scope: Scope, receive: Receive, bytes_max: int) -> bytes:
 
 
 def parsed(raw: bytes) -> Any:
-    """The body's JSON; raises BadRequest for anything else, and for JSON that is nested too deeply."""
+    """The body's JSON; raises BadRequest for anything else, and for JSON that is too deep or too wide."""
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"the body is no JSON: {error}", code="invalid_json") from None
     # What opens no more than that many brackets is no deeper; most bodies need not be looked through.
-    if raw.count(b"[") + raw.count(b"{") > DEPTH_MAX and _is_deep(value):
-        raise BadRequest(f"the body is nested more than {DEPTH_MAX} levels deep", code="too_deep")
+    if raw.count(b"[") + raw.count(b"{") > DEPTH_MAX or raw.count(b":") > MEMBERS_MAX:
+        _check_shape(value)
     return value
 
 
-def _is_deep(value: Any) -> bool:
+def _check_shape(value: Any) -> None:
     level = [value]
     for _ in range(DEPTH_MAX):
+        if any(isinstance(one, Mapping) and len(one) > MEMBERS_MAX for one in level):
+            raise BadRequest(f"an object in the body has more than {MEMBERS_MAX:,} members", code="too_many_members")
         level = [part for one in level for part in _parts(one) if isinstance(part, (dict, list))]
         if not level:
-            return False
-    return True
+            return
+    raise BadRequest(f"the body is nested more than {DEPTH_MAX} levels deep", code="too_deep")
 
 
 def _parts(value: Any) -> Iterable[Any]:

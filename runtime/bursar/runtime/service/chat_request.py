@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from bursar.runtime.service.shapes import Body, Part, read_body
+from bursar.runtime.service.shapes import Body, Many, Part, read_body
 
 __all__ = ["ChatRequest", "StreamOptions", "read_chat"]
 
@@ -50,9 +50,9 @@ class Refusal(Part):
     refusal: str
 
 
-Shown = str | list[Annotated[Text | Image, Field(discriminator="type")]]
-Said = str | list[Annotated[Text | Refusal, Field(discriminator="type")]]
-Written = str | list[Text]
+Shown = str | Many[Annotated[Text | Image, Field(discriminator="type")]]
+Said = str | Many[Annotated[Text | Refusal, Field(discriminator="type")]]
+Written = str | Many[Text]
 
 
 class Function(Part):
@@ -100,9 +100,9 @@ class Assistant(Part):
 
     role: Literal["assistant"]
     content: Said | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Many[ToolCall] | None = None
     reasoning_content: str | None = None
-    thinking_blocks: list[Thought] | None = None
+    thinking_blocks: Many[Thought] | None = None
     name: str | None = None
 
 
@@ -178,16 +178,16 @@ class ChatRequest(Body):
     model: Annotated[str, Field(min_length=1)]
     """A tier, `auto`, a model of bursar.yaml, or `agent:NAME`."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[Many[Message], Field(min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_completion_tokens: Count | None = None
     max_tokens: Count | None = None
-    tools: list[Tool] | None = None
+    tools: Many[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: str | Annotated[Many[str], Field(max_length=4)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     presence_penalty: Penalty | None = None
@@ -198,7 +198,7 @@ class ChatRequest(Body):
     verbosity: Literal["low", "medium", "high"] | None = None
     n: Literal[1] | None = None
     logprobs: Literal[False] | None = None
-    modalities: list[Literal["text"]] | None = None
+    modalities: Many[Literal["text"]] | None = None
     service_tier: Literal["auto", "default"] | None = None
     metadata: dict[str, str] | None = None
     prompt_cache_key: str | None = None
@@ -222,19 +222,23 @@ class ChatRequest(Body):
         raise ValueError(_NOT_HERE[info.field_name])
 
 
-_SENT_BACK = frozenset(Assistant.model_fields)
-"""What is sent on of a model's own message: clients send back all that they were answered, and more."""
+_SENT_ON = {
+    "system": frozenset(Instructions.model_fields),
+    "developer": frozenset(Instructions.model_fields),
+    "user": frozenset(User.model_fields),
+    "assistant": frozenset(Assistant.model_fields),
+    "tool": frozenset(ToolResult.model_fields),
+}
+"""What is sent on of a message: clients send back all that they were answered, and nobody counts what is not known."""
 
 
 def read_chat(raw: object) -> dict[str, Any]:
     """A body as it is sent on; raises ParameterError for the first thing that is wrong with it."""
     read_body(ChatRequest, raw)
     body: dict[str, Any] = raw  # type: ignore[assignment]  # read_body has seen that it is one
-    messages = [_sent_back(one) if one["role"] == "assistant" else one for one in body["messages"]]
-    return {**body, "messages": messages}
+    return {**body, "messages": [_sent_on(message) for message in body["messages"]]}
 
 
-def _sent_back(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    if message.keys() <= _SENT_BACK:
-        return message
-    return {key: value for key, value in message.items() if key in _SENT_BACK}
+def _sent_on(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    known = _SENT_ON[message["role"]]
+    return message if message.keys() <= known else {key: value for key, value in message.items() if key in known}

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from bursar.runtime.paid_embedding import INPUTS_MAX
 from bursar.runtime.service.gateway import Gateway, Incoming
 from bursar.runtime.service.headers import of_answer
-from bursar.runtime.service.shapes import Body, read_body
+from bursar.runtime.service.shapes import Body, Many, read_body
 
 __all__ = ["EmbeddingsRequest", "create_embeddings"]
 
@@ -27,7 +27,7 @@ class EmbeddingsRequest(Body):
     model: Annotated[str, Field(min_length=1)]
     """A model of `kind: embedding` in bursar.yaml."""
 
-    input: str | Annotated[list[str], Field(min_length=1, max_length=INPUTS_MAX)]
+    input: str | Annotated[Many[str], Field(min_length=1, max_length=INPUTS_MAX)]
     dimensions: Annotated[int, Field(ge=1)] | None = None
     encoding_format: Literal["float", "base64"] | None = None
     user: str | None = None

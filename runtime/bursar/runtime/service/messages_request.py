@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from bursar.runtime.service.shapes import Body, Part
+from bursar.runtime.service.shapes import Body, Many, Part
 
 __all__ = ["CountRequest", "MessagesRequest", "chat_body", "chat_prompt"]
 
@@ -74,8 +74,8 @@ def _as_blocks(content: object) -> object:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-Texts = Annotated[list[Text], BeforeValidator(_as_blocks)]
-Shown = Annotated[list[Annotated[Text | Image, Field(discriminator="type")]], BeforeValidator(_as_blocks)]
+Texts = Annotated[Many[Text], BeforeValidator(_as_blocks)]
+Shown = Annotated[Many[Annotated[Text | Image, Field(discriminator="type")]], BeforeValidator(_as_blocks)]
 
 
 class ToolResult(Part):
@@ -95,14 +95,14 @@ class UserMessage(Part):
     """What the user or the caller's program said."""
 
     role: Literal["user"]
-    content: Annotated[list[Told], BeforeValidator(_as_blocks)]
+    content: Annotated[Many[Told], BeforeValidator(_as_blocks)]
 
 
 class AssistantMessage(Part):
     """What the model said."""
 
     role: Literal["assistant"]
-    content: Annotated[list[Answered], BeforeValidator(_as_blocks)]
+    content: Annotated[Many[Answered], BeforeValidator(_as_blocks)]
 
 
 class SystemMessage(Part):
@@ -166,12 +166,9 @@ class CountRequest(Body):
     """A request to `POST /v1/messages/count_tokens`: all of a prompt."""
 
     model: str
-    messages: Annotated[
-        list[Annotated[UserMessage | AssistantMessage | SystemMessage, Field(discriminator="role")]],
-        Field(min_length=1),
-    ]
+    messages: Annotated[Many[Message], Field(min_length=1)]
     system: Texts = Field(default_factory=list)
-    tools: list[Tool] = Field(default_factory=list)
+    tools: Many[Tool] = Field(default_factory=list)
     tool_choice: Annotated[Choice | NamedChoice, Field(discriminator="type")] | None = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
@@ -183,7 +180,7 @@ class MessagesRequest(CountRequest):
     """A request to `POST /v1/messages`."""
 
     max_tokens: Annotated[int, Field(ge=1)]
-    stop_sequences: list[str] = Field(default_factory=list)
+    stop_sequences: Many[str] = Field(default_factory=list)
     stream: bool = False
     temperature: float | None = None
     top_p: float | None = None

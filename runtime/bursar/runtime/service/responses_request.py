@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
 
-from bursar.runtime.service.shapes import Body, Part
+from bursar.runtime.service.shapes import Body, Many, Part
 
 __all__ = ["ResponsesRequest", "chat_body"]
 
@@ -49,7 +49,7 @@ def _as_parts(content: object) -> object:
 
 
 Parts = Annotated[
-    list[Annotated[Text | Refusal | Image, Field(discriminator="type")]],
+    Many[Annotated[Text | Refusal | Image, Field(discriminator="type")]],
     BeforeValidator(_as_parts),
 ]
 
@@ -85,7 +85,7 @@ class ReasoningText(Part):
 class Reasoning(Part):
     """What the model thought, as it was answered here; OpenAI's own comes without text, and is let go."""
 
-    content: list[ReasoningText] | None = None
+    content: Many[ReasoningText] | None = None
     encrypted_content: str | None = None
     """The signature of Claude's thoughts."""
 
@@ -164,7 +164,7 @@ class ResponsesRequest(Body):
     """A request to `POST /v1/responses`."""
 
     model: str
-    input: Annotated[list[Item], BeforeValidator(_as_items), Field(min_length=1)]
+    input: Annotated[Many[Item], BeforeValidator(_as_items), Field(min_length=1)]
     instructions: str | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     metadata: Mapping[str, str] | None = None
@@ -178,7 +178,7 @@ class ResponsesRequest(Body):
     temperature: float | None = None
     text: TextFormat | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedFunction | None = None
-    tools: list[Function] | None = None
+    tools: Many[Function] | None = None
     top_p: float | None = None
     truncation: Literal["disabled"] | None = None
     include: Any = None

@@ -26,6 +26,7 @@ from bursar.runtime.service.keys import Keys
 from bursar.runtime.service.metrics import Metrics
 from bursar.runtime.service.names import Names
 from bursar.runtime.service.pace import Pace
+from bursar.runtime.service.protocol import BoundedHttp
 
 __all__ = ["Serving", "gateway_app", "run_server", "server_config"]
 
@@ -64,7 +65,7 @@ def server_config(app: ASGIApp, *, workers: int = 1) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHttp,
         log_config=None,
         access_log=False,
         server_header=False,

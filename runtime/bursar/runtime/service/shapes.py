@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bursar.runtime.config_problems import KeyPath, dotted, expected, nearest, one_line
 from bursar.runtime.service.errors import BadRequest
@@ -13,7 +13,12 @@ from bursar.runtime.service.errors import BadRequest
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-__all__ = ["Body", "ParameterError", "Part", "read_body"]
+__all__ = ["Body", "Many", "ParameterError", "Part", "read_body"]
+
+T = TypeVar("T")
+
+Many = Annotated[list[T], Field(fail_fast=True)]
+"""A list in a body, read up to its first mistake: millions of them must not become millions of errors."""
 
 
 class ParameterError(BadRequest):

@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from bursar.runtime.service import messages_request, responses_request
+from bursar.runtime.service.chat_request import ChatRequest
+from bursar.runtime.service.embeddings import EmbeddingsRequest
 from bursar.runtime.service.messages_request import MessagesRequest
 from bursar.runtime.service.responses_request import ResponsesRequest
 from bursar.runtime.service.shapes import Body, ParameterError, read_body
 
 Place = tuple[str | int, ...]
 
+CHAT: Any = {"model": "small", "messages": [{"role": "user", "content": "Hi"}]}
 RESPONSES: Any = {
     "model": "small",
     "instructions": "Be brief.",
@@ -103,3 +107,23 @@ def _places(value: Any, way: Place = ()) -> Iterator[Place]:
     for step, inner in steps:
         yield (*way, step)
         yield from _places(inner, (*way, step))
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "param"),
+    [
+        (ChatRequest, {"model": "small", "messages": [1] * 1_000}, "messages"),
+        (ChatRequest, {"model": "small", "messages": [{"role": "user", "content": [1] * 1_000}]}, "messages"),
+        (ChatRequest, {**CHAT, "tools": [1] * 1_000}, "tools"),
+        (ResponsesRequest, {"model": "small", "input": [1] * 1_000}, "input"),
+        (MessagesRequest, {**MESSAGES, "messages": [1] * 1_000}, "messages"),
+        (EmbeddingsRequest, {"model": "small", "input": [1] * 1_000}, "input"),
+    ],
+)
+def test_a_thousand_mistakes_are_read_no_further_than_the_first(kind: type[Body], body: Any, param: str) -> None:
+    """Each costs a thousand times the memory of what is wrong, and only one is told."""
+    with pytest.raises(ValidationError) as found:
+        kind.model_validate(body)
+    assert found.value.error_count() <= 3, "one for each shape that a value may have"
+    with pytest.raises(ParameterError, match=param):
+        read_body(kind, body)
