@@ -68,7 +68,7 @@ def test_tools_schemas_and_images_are_sent_on_as_they_stand(gateway: Gateway, tr
         "model": "small",
         "messages": [
             {"role": "developer", "content": "Be brief."},
-            {"role": "user", "content": [{"type": "text", "text": "What is this?"}, image]},
+            {"role": "user", "content": [{"type": "text", "text": "What is this?"}, image], "documents": ["uncounted"]},
             {"role": "assistant", "content": None, "tool_calls": [], "refusal": None, "annotations": [], "seen": True},
         ],
         "tools": [tool],
@@ -95,7 +95,8 @@ def test_tools_schemas_and_images_are_sent_on_as_they_stand(gateway: Gateway, tr
     kept = ("tools", "tool_choice", "response_format", "temperature", "top_p", "seed", "parallel_tool_calls")
     assert {name: body[name] for name in kept} == {name: asked[name] for name in kept}
     assert (body["stop"], body["reasoning_effort"], body["max_tokens"]) == (["END"], "low", 50)
-    assert body["messages"][1] == asked["messages"][1]  # type: ignore[index]
+    assert body["messages"][1]["content"] == asked["messages"][1]["content"]  # type: ignore[index]
+    assert "documents" not in body["messages"][1], "what nobody counts is not sent"
     assert not {"refusal", "annotations", "seen"} & body["messages"][2].keys(), "clients send back all they were told"
     assert not {"user", "metadata", "store"} & body.keys()
 
@@ -279,6 +280,20 @@ def test_nothing_that_is_secret_is_in_any_error(gateway: Gateway, true_provider:
     for answer in seen:
         told = f"{answer.text} {json.dumps(dict(answer.headers))}"
         assert not [secret for secret in secrets if secret in told.replace("'globex'", "")], told
+
+
+def test_why_another_model_answered_is_told_by_the_cause_and_not_in_its_providers_words(
+    tmp_path: Path, true_provider: TrueProvider
+) -> None:
+    def faults(body: dict[str, Any], before: int) -> Fault | None:
+        return Fault("unauthorized") if body["model"] == "house-7b" else None
+
+    true_provider.behaviour = Behaviour(faults=faults)
+    text = config_text(true_provider.api_base).replace("small: [house]", "small: [house, large]")
+    with Gateway(tmp_path, text) as gateway, gateway.client(gateway.key()) as client:
+        failed_over, passed_by = ask(client), ask(client)
+    assert failed_over.headers["x-bursar-reason"] == "after house, next of tier small; house: auth"
+    assert passed_by.headers["x-bursar-reason"] == "house cools down (auth), next of tier small"
 
 
 @pytest.mark.parametrize(

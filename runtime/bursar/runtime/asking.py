@@ -148,6 +148,8 @@ class Asking:
 
     def _call(self, candidate: Candidate) -> Call:
         reason = candidate.reason
+        if self.failures:  # the cause alone: callers are told the reason, and what a provider says may hold its address
+            reason = f"{reason}; {self.failures[-1].model}: {self.failures[-1].cause.name}"
         return Call(
             id=self.call_id,
             scope=self.run.scope,
@@ -156,7 +158,7 @@ class Asking:
             digest=self.ask.digest,
             tier=candidate.tier or None,
             model=candidate.model.name,
-            reason=f"{reason}; {self.failures[-1].words()}" if self.failures else reason,
+            reason=reason,
         )
 
 

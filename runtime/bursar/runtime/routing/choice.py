@@ -211,7 +211,7 @@ class Chooser:
                 f"{model.name} {words}", Failure(model.name, ContextTooLong(words), "next_larger", attempts=0)
             )
         cooling = self.now.cooling(model.name)
-        return None if cooling is None else Obstacle(cooling.words(), cooling)
+        return None if cooling is None else Obstacle(f"{model.name} cools down ({cooling.cause.name})", cooling)
 
     def _busy(self, model: Model) -> str | None:
         taken = self.now.in_flight.get(model.name, 0)

@@ -61,9 +61,7 @@ def test_a_call_that_does_not_fit_a_window_passes_the_model_by() -> None:
 
 def test_a_cooling_model_is_passed_by_with_what_it_failed_of() -> None:
     choice = chosen(asked("small"), now=Situation(cooling=cooling("llama")))
-    assert reasons(choice) == [
-        "llama: cools down until 2026-12-01 00:00:00 UTC: insufficient_quota, next of tier small"
-    ]
+    assert reasons(choice) == ["llama cools down (quota), next of tier small"]
     nobody = chosen(asked("small"), now=Situation(cooling=cooling("llama", "mini")))
     assert nobody.candidates == ()
     assert [obstacle.failure.model for obstacle in nobody.passed if obstacle.failure] == ["llama", "mini"]
@@ -141,7 +139,7 @@ def test_a_tool_exchange_leaves_a_model_that_cannot_be_had_and_says_so() -> None
     now = Situation(author="mini", cooling=cooling("mini"))
     choice = chosen(asked("small", messages=exchange("mini")), now=now)
     assert names(choice) == ["llama"]
-    assert reasons(choice)[0].startswith("leaves mini in a tool exchange: mini: cools down until")
+    assert reasons(choice)[0].startswith("leaves mini in a tool exchange: mini cools down (quota)")
 
 
 def test_a_node_that_names_a_tier_gets_it_whoever_wrote_the_messages_before() -> None:
