@@ -95,6 +95,22 @@ def test_a_keys_limit_holds_over_the_agents_that_it_asks_for(gateway: Gateway, t
     assert true_provider.bill.calls == 2, "the third call of three, and the one that was granted"
 
 
+def test_what_an_agent_uses_counts_against_the_keys_rate_of_tokens(gateway: Gateway) -> None:
+    with gateway.client(gateway.key(tokens_per_minute=40)) as client:
+        answers = [client.post(CHAT, json=ASKED) for _ in range(2)]
+    assert answers[0].json()["usage"]["total_tokens"] > 40
+    assert [one.status_code for one in answers] == [200, 429]
+
+
+def test_a_budget_of_all_keys_holds_over_the_agents_that_they_ask_for(gateway: Gateway) -> None:
+    gateway.runtime.ledger.budgets.set("acme/gateway", limit={"steps": 2}, author="dana")
+    with gateway.client(gateway.key()) as client:
+        assert client.post(CHAT, json=ASKED).status_code == 200
+        refused = client.post(CHAT, json=ASKED)
+    assert refused.status_code == 402
+    assert "acme/gateway" in refused.json()["detail"]
+
+
 def test_a_run_that_waits_for_a_person_says_so(gateway: Gateway, true_provider: TrueProvider) -> None:
     true_provider.behaviour = Behaviour(script=[Answer(tool_calls=[("refund", {"order": 1001})])])
     with gateway.client(gateway.key()) as client:

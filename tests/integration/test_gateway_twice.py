@@ -10,8 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from bursar.budget.limits import Limits
+from bursar.budget.schema import pot
+from bursar.runtime.service.calls import _digest
 from tests.support.gateway import Gateway, config_text
 from tests.support.provider import Answer, Behaviour, TrueProvider
 
@@ -40,6 +43,8 @@ def test_an_idempotency_key_replays_the_answer_for_free(gateway: Gateway, true_p
     pieces = [json.loads(line[6:]) for line in streamed.text.splitlines() if line.startswith("data: {")]
     assert "".join(one["choices"][0]["delta"].get("content") or "" for one in pieces) == "Hi."
     assert pieces[-1]["bursar"] == {"cost_usd": "0.000000000", "replayed": True}
+    for header in ("x-bursar-model", "x-bursar-tier", "x-bursar-reason"):
+        assert streamed.headers[header] == first.headers[header]
     assert true_provider.bill.calls == 1
     assert spent == true_provider.bill.nanousd("1", "100")
 
@@ -82,6 +87,18 @@ def test_a_call_that_another_process_has_under_way_is_a_conflict(gateway: Gatewa
     assert true_provider.bill.requests == 0
 
 
+def test_embeddings_that_another_process_has_under_way_are_a_conflict(
+    gateway: Gateway, true_provider: TrueProvider
+) -> None:
+    body = {"model": "vectors", "input": "Hello."}
+    digest = _digest({"model": "vectors", "input": ["Hello."], "dimensions": None})
+    with gateway.client(gateway.key(), **{"idempotency-key": "a"}) as client:
+        with gateway.under_way(f"a:{digest}"):
+            assert client.post("/v1/embeddings", json=body).status_code == 409
+        assert client.post("/v1/embeddings", json=body).status_code == 200
+    assert true_provider.bill.requests == 1
+
+
 def test_a_key_is_held_to_its_rate_of_requests(gateway: Gateway, true_provider: TrueProvider) -> None:
     with gateway.client(gateway.key(requests_per_minute=2)) as client:
         answers = [client.post(CHAT, json=HELLO) for _ in range(3)]
@@ -91,6 +108,16 @@ def test_a_key_is_held_to_its_rate_of_requests(gateway: Gateway, true_provider: 
     with gateway.client(gateway.key()) as other:
         assert other.post(CHAT, json=HELLO).status_code == 200
     assert true_provider.bill.calls == 3
+
+
+def test_who_asks_too_fast_opens_no_accounts(gateway: Gateway) -> None:
+    key, text = gateway.made_key(requests_per_minute=1)
+    with gateway.client(text) as client:
+        answers = [client.post(CHAT, json=HELLO, headers={"x-bursar-run": f"s{place}"}) for place in range(3)]
+    assert [one.status_code for one in answers] == [200, 429, 429]
+    with gateway.runtime.ledger.store.read() as connection:
+        paths = connection.execute(select(pot.c.path).where(pot.c.run_id == key.id)).scalars().all()
+    assert sorted(paths) == [f"acme/gateway/{key.id}", f"acme/gateway/{key.id}/s0"]
 
 
 def test_all_keys_of_a_tenant_share_its_rate(gateway: Gateway) -> None:

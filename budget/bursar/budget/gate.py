@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.exc import IntegrityError
 
 from bursar.budget.accounts import Standing, create_pot, within
@@ -27,6 +27,8 @@ from bursar.budget.windows import from_us, to_us
 __all__ = ["Gates", "Hold", "closed", "cut_off", "reopen", "use_final"]
 
 _SECOND_US = 1_000_000
+
+_ANY_OF_RUN = select(pot.c.id).where(pot.c.run_id == bindparam("of_run")).limit(1)
 
 _GOES_ON = {"stopped": None, "stopped_by": None, "final_call": None}
 
@@ -261,8 +263,9 @@ def _taken(scope: Scope) -> ConflictError:
 
 def _may_open(connection: Connection, scope: Scope) -> bool:
     """Whether the scope's last pot can be made; False where it exists."""
-    paths = set(connection.execute(select(pot.c.path).where(pot.c.run_id == scope.run_id)).scalars())
-    if paths and scope.run_path not in paths:
+    # Not all of the run's pots: a key of the gateway has one for each of its sessions.
+    paths = set(connection.execute(select(pot.c.path).where(pot.c.path.in_(scope.run_paths))).scalars())
+    if scope.run_path not in paths and connection.execute(_ANY_OF_RUN, {"of_run": scope.run_id}).first():
         raise _taken(scope)
     for path in scope.run_paths[:-1]:
         if path not in paths:

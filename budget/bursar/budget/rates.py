@@ -14,7 +14,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, bindparam, select, text, update
 
 from bursar.budget.errors import UsageError
-from bursar.budget.schema import rate
+from bursar.budget.schema import FOREVER_US, rate
 from bursar.budget.stores.prepared import Prepared
 from bursar.budget.stores.store import Store
 from bursar.budget.usage import TOKENS_MAX
@@ -84,16 +84,27 @@ class Rates:
         with self._store.write() as connection:
             _GIVE_BACK(connection, {"of": name, "back": back})
 
+    def owe(self, name: str, per_minute: int, amount: int) -> None:
+        """Take what was used at this rate beyond what was taken, whatever is owed already."""
+        cost = min(_whole_us(per_minute, amount), OWED_US_MAX)
+        with self._store.write() as connection:
+            _TAKE(connection, {"name": name, "now": to_us(self._clock()), "cost": cost, "latest": FOREVER_US})
+
 
 def _take(connection: Connection, want: RateWant, now: int) -> int:
     """Take one rate; returns 0, or after how many microseconds there is enough."""
-    whole = -(-_checked(want.per_minute, want.amount) * _MINUTE_US // want.per_minute)
+    whole = _whole_us(want.per_minute, want.amount)
     latest = now + max(0, _MINUTE_US - whole)
     taken = {"name": want.name, "now": now, "cost": min(whole, OWED_US_MAX), "latest": latest}
     if _TAKE(connection, taken).rowcount:
         return 0
     ((paid_us,),) = _PAID(connection, {"of": want.name}).fetchall()
     return int(paid_us) - latest
+
+
+def _whole_us(per_minute: int, amount: int) -> int:
+    """How long it takes until so much is paid off."""
+    return -(-_checked(per_minute, amount) * _MINUTE_US // per_minute)
 
 
 def _checked(per_minute: object, amount: object) -> int:

@@ -66,7 +66,8 @@ class Scope:
         if self.within is not None and not self.within.startswith(f"{self.tenant}/"):
             raise UsageError(f"run {self.run_id!r} of tenant {self.tenant!r} cannot be within {self.within!r}")
         organisation = () if self.organisation is None else (f"org:{self.organisation}",)
-        agents = dict.fromkeys(f"{self.tenant}/{agent}" for agent in self.agents)
+        outer = () if self.within is None else self.within.split("/")[1:2]  # whoever asked for the run pays too
+        agents = dict.fromkeys(f"{self.tenant}/{agent}" for agent in (*outer, *self.agents))
         above = (*organisation, self.tenant, *self._people(), *agents)
         object.__setattr__(self, "paths", (*above, *self.runs))
 

@@ -86,17 +86,19 @@ class PaidEmbeddings:
         call_id: str,
         node: str = "-",
         dimensions: int | None = None,
+        exclusive: bool = False,
     ) -> PaidVectors:
         """A vector for each of 1 to INPUTS_MAX texts, by a model of `kind: embedding` in bursar.yaml.
 
         Another model is never asked instead, since vectors of two models do not mix. Replayed where `call_id` was
-        settled before. Raises LimitReached, ModelCallFailed (also for a model that the tenant may not use) and
-        LedgerUnavailable as a chat call does, UsageError for a model that is none of the kind.
+        settled before; where it is under way an `exclusive` one raises CallInFlight. Raises LimitReached,
+        ModelCallFailed (also for a model that the tenant may not use) and LedgerUnavailable as a chat call does,
+        UsageError for a model that is none of the kind.
         """
         _require_some(inputs, "inputs")
         counted = sum(map(self._counter.count_text, inputs))
-        asked = _Embedding(inputs, dimensions)
-        paid = await self._paid(run, self._catalog.of_kind(model, "embedding"), asked, counted, call_id, node)
+        asked, ask = _Embedding(inputs, dimensions), Ask(tier="", node=node, messages=(), exclusive=exclusive)
+        paid = await self._paid(run, self._catalog.of_kind(model, "embedding"), asked, counted, call_id, ask)
         return PaidVectors(vectors=unpacked(paid.message["vectors"]), paid=paid)
 
     async def rerank(
@@ -133,20 +135,19 @@ class PaidEmbeddings:
         for part in _one_search_each(tokens) if by_search else [range(len(documents))]:
             search = _Search(query, [documents[place] for place in part])
             counted = sum(tokens[place] for place in part)
-            yield part, await self._paid(run, asked, search, counted, f"{call_id}:{part.start}", node)
+            ask = Ask(tier="", node=node, messages=())
+            yield part, await self._paid(run, asked, search, counted, f"{call_id}:{part.start}", ask)
 
     async def _paid(
-        self, run: RunContext, model: Model, asked: _Embedding | _Search, counted: int, call_id: str, node: str
+        self, run: RunContext, model: Model, asked: _Embedding | _Search, counted: int, call_id: str, ask: Ask
     ) -> PaidReply:
         if why := forbidden(model, self._policy(run), None, "any"):
             raise ModelCallFailed(f"{why}; nothing was sent", next_step=f"ask for a model of {run.scope.tenant}'s own")
         call = Call(
-            id=call_id, scope=run.scope, epoch=run.epoch, node=node, model=model.name, reason="named by the call"
+            id=call_id, scope=run.scope, epoch=run.epoch, node=ask.node, model=model.name, reason="named by the call"
         )
         only = replace(model, provider=_AsModel(model.provider, asked))
-        made = await self._attempts.run(
-            run, Ask(tier="", node=node, messages=()), call, only, counted, None, alone=True
-        )
+        made = await self._attempts.run(run, ask, call, only, counted, None, alone=True)
         if isinstance(made, Refusal):
             raise await self._stop(run, made)
         if isinstance(made, Failure):

@@ -30,6 +30,11 @@ def test_an_agent_used_as_a_tool_draws_on_every_agent_and_run_above_it() -> None
     assert helper.run_path == RUN.run_path
 
 
+def test_whoever_asked_for_a_run_pays_for_it_too() -> None:
+    run = Scope(tenant="acme", agents=("support",), run_id="run_1", within="acme/gateway/key_1")
+    assert run.paths == ("acme", "acme/gateway", "acme/support", "acme/gateway/key_1", "acme/support/run_1")
+
+
 def test_an_agent_that_calls_itself_pays_once() -> None:
     assert RUN.child("support", "support.1").paths[:3] == ("acme", "acme/support", "acme/support/run_1")
 

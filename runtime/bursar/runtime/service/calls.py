@@ -29,8 +29,8 @@ from bursar.runtime.service.streamed import Streamed
 
 __all__ = ["Answered", "Calls", "Sent", "Streamed"]
 
-LONG_CHARACTERS = 100_000
-"""From how many characters on a request's tokens are counted in a thread: some 10 ms of work."""
+LONG_BYTES = 100_000
+"""From how many bytes on what a model reads is counted in a thread: some 10 ms of work."""
 
 OPENED_MAX = 10_000
 """Of how many sessions a process remembers that their accounts were opened."""
@@ -84,21 +84,23 @@ class Calls:
         # A run that repeats itself is told of; what is asked by a standing key again and again is no loop.
         digest = _digest(chat) if repeatable or caller.is_run else None
         ask = asked(chat, offer, node=where.node, digest=digest, exclusive=repeatable)
-        run = await self._run_for(caller, where)
-        on_delta: Delta | None = None
-        if streamed is not None:
-            run, on_delta = streamed.listening_to(run), streamed.add
-        if _is_long(ask):  # counted first where nobody else waits for it; the call itself then remembers the count
-            await asyncio.to_thread(run.calls.counter.count_request, ask.messages, ask.tools)
-        most = partial(_most_tokens, run, ask)
-        async with self._kept(caller, most) as pace, self._alone(run, call_id, needed=repeatable):
+        read = (ask.messages, ask.tools, ask.response_format)
+        await _counted(read, partial(caller.run.calls.counter.count_request, *read))
+        most = partial(_most_tokens, caller.run, ask)
+        async with self._kept(caller, most) as pace, self._alone(caller, call_id, needed=repeatable):
+            run = await self._run_for(caller, where)  # not before: who asks too fast opens no accounts
+            on_delta: Delta | None = None
+            if streamed is not None:
+                run, on_delta = streamed.listening_to(run), streamed.add
             paid = await run.calls.make(run, ask, call_id, on_delta)
             pace.used = paid.posted.tokens
         if repeatable and paid.digest != digest:
             raise KeyReused
+        answered = _answered(call_id, ask.tier, paid)
         if streamed is not None and paid.replayed:
+            streamed.sent = answered.sent
             streamed.add(_in_one_piece(paid.message))
-        return _answered(call_id, ask.tier, paid)
+        return answered
 
     async def _by_agent(
         self,
@@ -113,8 +115,9 @@ class Calls:
         """An agent's answer; it comes in one piece, since what an agent says on its way is not its answer."""
         if repeatable:
             raise BadRequest("an agent's answer is not replayed; leave Idempotency-Key out", param="idempotency-key")
-        async with self._kept(caller, int):
+        async with self._kept(caller, lambda: 1) as pace:  # how many nobody knows before: they are owed afterwards
             answered = await agents.answer(caller, name, chat)
+            pace.used = answered.posted.tokens
         if streamed is not None:
             streamed.sent = answered.sent
             streamed.add(_in_one_piece(answered.message))
@@ -147,11 +150,19 @@ class Calls:
         digest = _digest({"model": model, "input": inputs, "dimensions": dimensions})
         # Told apart by the body too: another body under the same key is another call.
         call_id = _call_id(None if idempotency_key is None else f"{idempotency_key}:{digest}")
-        run = await self._run_for(caller, where)
-        most = partial(_tokens_of, run, inputs)
-        async with self._kept(caller, most) as pace, self._alone(run, call_id, needed=idempotency_key is not None):
+        repeatable = idempotency_key is not None
+        most = partial(_tokens_of, caller.run, inputs)
+        await _counted(inputs, most)
+        async with self._kept(caller, most) as pace, self._alone(caller, call_id, needed=repeatable):
+            run = await self._run_for(caller, where)
             made = await run.calls.embeddings.embed(
-                run, offer.model or model, inputs, call_id=call_id, node=where.node, dimensions=dimensions
+                run,
+                offer.model or model,
+                inputs,
+                call_id=call_id,
+                node=where.node,
+                dimensions=dimensions,
+                exclusive=repeatable,
             )
             pace.used = made.paid.posted.tokens
         return made.vectors, _answered(call_id, offer.tier, made.paid)
@@ -160,12 +171,12 @@ class Calls:
         return nullcontext(Taken(0)) if self._pace is None else self._pace.kept(caller, tokens)
 
     @asynccontextmanager
-    async def _alone(self, run: RunContext, call_id: str, *, needed: bool) -> AsyncIterator[None]:
+    async def _alone(self, caller: Caller, call_id: str, *, needed: bool) -> AsyncIterator[None]:
         """Let nobody else in this process make the same call meanwhile: who waits finds its reply in the ledger."""
         if not needed:
             yield
             return
-        name = (run.scope.run_id, call_id)
+        name = (caller.scope.run_id, call_id)
         lock = self._locks.setdefault(name, asyncio.Lock())
         self._waiting[name] += 1
         try:
@@ -177,9 +188,10 @@ class Calls:
                 del self._waiting[name], self._locks[name]
 
 
-def _is_long(ask: Ask) -> bool:
-    texts = (message.get("content") for message in ask.messages)
-    return sum(len(text) for text in texts if isinstance(text, str)) > LONG_CHARACTERS
+async def _counted(read: Any, count: Callable[[], int]) -> None:
+    """Count what is long where nobody else waits for it; the call itself then remembers the count."""
+    if len(orjson.dumps(read)) > LONG_BYTES:
+        await asyncio.to_thread(count)
 
 
 def _most_tokens(run: RunContext, ask: Ask) -> int:

@@ -27,7 +27,7 @@ class Taken:
 
 
 class Pace:
-    """Takes of the rates before a request, and gives back what it did not use."""
+    """Takes of the rates before a request, and puts right afterwards what it used."""
 
     def __init__(self, config: Config, ledger: LedgerThread) -> None:
         self._config = config
@@ -50,14 +50,15 @@ class Pace:
             taken.used = 0  # nothing was sent
             raise
         finally:
-            self._give_back(taken, rates)
+            self._correct(taken, rates)
 
-    def _give_back(self, taken: Taken, rates: Sequence[tuple[str, str, int]]) -> None:
-        if taken.used is not None and taken.used < taken.tokens:
-            back = taken.tokens - taken.used
-            for kind, name, limit in rates:
-                if kind == "tokens":
-                    self._ledger.soon(self._ledger.ledger.rates.give_back, name, limit, back)
+    def _correct(self, taken: Taken, rates: Sequence[tuple[str, str, int]]) -> None:
+        """Give back what was not used, or owe what was used beyond."""
+        more = 0 if taken.used is None else taken.used - taken.tokens
+        of_store = self._ledger.ledger.rates
+        for kind, name, limit in rates:
+            if kind == "tokens" and more:
+                self._ledger.soon(of_store.owe if more > 0 else of_store.give_back, name, limit, abs(more))
 
     def _rates(self, caller: Caller) -> Iterator[tuple[str, str, int]]:
         """Kind, name and limit of each rate that binds the caller."""

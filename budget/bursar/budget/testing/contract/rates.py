@@ -49,6 +49,15 @@ class RateRules:
         assert ledger.rates.take([want(55)]) is None
         assert ledger.rates.take([want(1)]) == 1.0
 
+    def test_what_was_used_beyond_what_was_taken_is_paid_off_before_more_is_had(
+        self, ledger: Ledger, clock: Clock
+    ) -> None:
+        ledger.rates.take([want(1)])
+        ledger.rates.owe("acme requests", 60, 99)
+        assert ledger.rates.take([want(1)]) == 41.0
+        clock.advance(seconds=41)
+        assert ledger.rates.take([want(1)]) is None
+
     def test_more_than_a_minutes_worth_waits_for_a_whole_minute_and_is_paid_off(
         self, ledger: Ledger, clock: Clock
     ) -> None:
