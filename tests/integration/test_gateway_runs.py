@@ -145,3 +145,20 @@ async def test_a_runs_key_is_refused_once_another_worker_has_taken_the_run_over(
 async def test_a_key_of_a_run_cannot_be_had_outside_of_one() -> None:
     with pytest.raises(NoRunError):
         gateway_env()
+
+
+async def test_a_run_is_told_nothing_of_others_by_the_gateway_of_its_process(
+    runtime: Runtime, true_provider: TrueProvider
+) -> None:
+    """Metrics name tenants, and a sub-process of one run may look around."""
+    true_provider.behaviour = Behaviour(script=answer)
+    seen: list[int] = []
+
+    def work() -> str:
+        """Work."""
+        url = gateway_env()["ANTHROPIC_BASE_URL"]
+        seen.extend(httpx.get(f"{url}{path}", trust_env=False).status_code for path in ("/metrics", "/readyz"))
+        return "worked"
+
+    await runtime.run(agent_with(work, on_limit="stop"), "Begin.", tenant="acme")
+    assert seen == [404, 404]

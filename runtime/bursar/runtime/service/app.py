@@ -29,8 +29,11 @@ Ready = Callable[[], Awaitable[bool]]
 """Whether the ledger can be used."""
 
 
-def app_of(gateway: Gateway, *, ready: Ready) -> FastAPI:
-    """The application. Its paths are served without FastAPI's machinery, which only writes their documentation."""
+def app_of(gateway: Gateway, *, ready: Ready | None = None) -> FastAPI:
+    """The application. Its paths are served without FastAPI's machinery, which only writes their documentation.
+
+    Without `ready` it has none of the paths that need no key, such as `/metrics`, which names tenants.
+    """
     app = FastAPI(title="Bursar", summary="Paid model calls within hard limits", docs_url=None, redoc_url=None)
     add = _Adding(app, gateway)
     add("POST", "/v1/chat/completions", chat_completions, ChatRequest)
@@ -40,7 +43,13 @@ def app_of(gateway: Gateway, *, ready: Ready) -> FastAPI:
     add("POST", "/v1/messages/count_tokens", count_tokens, CountRequest, refuse=refused_message)
     add("GET", "/v1/models", list_models)
     add("GET", "/v1/models/{model:path}", show_model)
+    if ready is not None:
+        _add_for_operators(app, gateway, ready)
+    app.add_exception_handler(HTTPException, _not_here)
+    return app
 
+
+def _add_for_operators(app: FastAPI, gateway: Gateway, ready: Ready) -> None:
     async def healthz(request: Request) -> Response:
         return Response("ok\n", media_type="text/plain")
 
@@ -53,8 +62,6 @@ def app_of(gateway: Gateway, *, ready: Ready) -> FastAPI:
 
     for path, answer in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics)):
         app.add_route(path, answer)
-    app.add_exception_handler(HTTPException, _not_here)
-    return app
 
 
 class _Adding:

@@ -105,7 +105,7 @@ class Endpoint:
     async def _incoming(self, scope: Scope, receive: Receive) -> Incoming:
         headers = Headers(scope=scope)
         caller = await self._gateway.callers.of(token_of(headers))
-        raw = await body.read(scope, receive, self._gateway.body_bytes_max) if scope["method"] == "POST" else b""
+        raw = await body.read(scope, receive, self._gateway.body_bytes_max)
         return Incoming(
             caller=caller,
             body=body.parsed(raw) if scope["method"] == "POST" else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -46,13 +47,22 @@ def _file(config: Config) -> Path | None:
 
 
 def _read(path: Path, *, make: bool) -> str:
-    if make:
-        with suppress(FileExistsError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(32))
+    if make and not path.exists():
+        _write(path)
     try:
         return path.read_text().strip()
     except FileNotFoundError:
         return ""
+
+
+def _write(path: Path) -> None:
+    """Write it whole or not at all: who else makes one in this moment reads the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # readable by its owner alone
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+        with suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        os.unlink(draft)

@@ -128,10 +128,6 @@ def _app(config: Config, callers: RunCallers) -> FastAPI:
     from bursar.runtime.service.names import Names
 
     names = Names(config, agents=False)
-
-    async def ready() -> bool:
-        return True
-
     gateway = Gateway(
         callers=callers,
         calls=Calls(names),
@@ -139,4 +135,4 @@ def _app(config: Config, callers: RunCallers) -> FastAPI:
         metrics=Metrics(),
         body_bytes_max=config.gateway.body_bytes_max,
     )
-    return app_of(gateway, ready=ready)
+    return app_of(gateway)

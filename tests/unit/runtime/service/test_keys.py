@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
@@ -131,6 +132,20 @@ def test_the_secrets_file_is_made_once_and_only_its_owner_can_read_it(tmp_path: 
     made = key_secret(config(tmp_path), env={}, make=True)
     assert key_secret(config(tmp_path), env={}, make=True) == key_secret(config(tmp_path), env={}) == made
     assert stat.S_IMODE((tmp_path / "bursar.keysecret").stat().st_mode) == 0o600
+
+
+def test_of_two_who_make_the_secret_at_once_both_read_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def behind_another(draft: str, path: Path) -> None:
+        path.write_text("f" * 64)
+        link(draft, path)
+
+    monkeypatch.setattr(os, "link", behind_another)
+    assert key_secret(config(tmp_path), env={}, make=True) == b"f" * 64
+    assert [found.name for found in tmp_path.glob("*keysecret*")] == ["bursar.keysecret"]
 
 
 def test_a_named_secret_goes_before_the_file_and_postgresql_needs_one(tmp_path: Path) -> None:
