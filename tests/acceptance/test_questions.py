@@ -166,7 +166,7 @@ async def test_a_grant_that_cannot_be_is_refused_before_anything_is_granted(
         assert runtime.ledger.reports.bill(run.id).limit["steps"] == 3
 
 
-async def test_what_to_do_at_a_limit_is_one_of_three_words(true_provider: TrueProvider, tmp_path: Path) -> None:
+async def test_what_to_do_at_a_limit_is_one_of_four_words(true_provider: TrueProvider, tmp_path: Path) -> None:
     async with opened(a_config(tmp_path, true_provider)) as runtime:
-        with pytest.raises(UsageError, match="finalize, escalate, stop"):
+        with pytest.raises(UsageError, match="finalize, escalate, downgrade, stop"):
             await runtime.run(graph_of(two_questions), {}, tenant="acme", on_limit="finalise")  # type: ignore[arg-type]
