@@ -14,7 +14,7 @@ from bursar.budget import Ledger
 from bursar.budget.errors import LedgerUnavailable
 from bursar.budget.stores.migrate import migrate
 from bursar.budget.windows import utc_now
-from bursar.runtime import Runtime
+from bursar.runtime import Runtime, chat_model, embedding_model
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.health import FAILURES_MAX, Health
 from bursar.runtime.models.provider import AuthFailed, QuotaExhausted, RateLimited
@@ -22,7 +22,7 @@ from bursar.runtime.runs.model_health import HealthRecords
 from bursar.runtime.runs.records import MIGRATIONS
 from bursar.runtime.sharing import sharing
 from bursar.runtime.stop import ModelCallFailed
-from tests.acceptance.support import QUESTION, model_of, one_call, opened, write_config
+from tests.acceptance.support import QUESTION, Texts, fan_out, model_of, one_call, opened, write_config
 from tests.support.provider import Behaviour, Fault, TrueProvider
 
 GIVEN = {"question": QUESTION}
@@ -186,3 +186,30 @@ async def test_a_failed_call_also_says_who_was_passed_by_and_for_how_long(
     assert run.error.cause is not None
     assert run.error.cause.name == "rate_limit"
     assert 0 < (run.error.retry_after_s or 0) <= 60
+
+
+@pytest.mark.parametrize("kind", ["chat", "embedding"])
+async def test_an_answer_that_was_paid_for_is_replayed_also_while_its_model_is_passed_by(
+    kind: str, tmp_path: Path, true_provider: TrueProvider
+) -> None:
+    tries = 0
+
+    async def node(state: Texts) -> Texts:
+        nonlocal tries
+        if kind == "chat":
+            said = str((await chat_model().ainvoke(state["question"])).text)
+        else:
+            said = str(await embedding_model("vectors").aembed_query(state["question"]))
+        tries += 1
+        if tries == 1:
+            raise RuntimeError("after it was paid for")
+        return {"texts": [said]}
+
+    models = {"first": model_of(true_provider), "vectors": model_of(true_provider, kind="embedding")}
+    async with opened(write_config(tmp_path, models, tiers={"small": ["first"]})) as runtime:
+        failed = await runtime.run(fan_out(1, node=node), GIVEN, tenant="acme")
+        assert (failed.status, true_provider.bill.requests) == ("failed", 1)
+        for model in models:
+            runtime.health.failed(model, QuotaExhausted("no credit left"), utc_now())
+        run = await runtime.resume(failed.id)
+    assert (run.status, true_provider.bill.requests) == ("succeeded", 1)

@@ -115,6 +115,13 @@ class Ledger:
                 connection, call, quote, deadline_us=deadline_us, final=final, behind=behind, exclusive=exclusive
             )
 
+    def replay(self, call: Call) -> Replay | None:
+        """The reply of a call that was settled before, for one that nobody can be asked for now; None without one."""
+        with self.store.write() as connection:
+            claim(connection, call.scope.chains)
+            found = next_attempt(connection, call, self._now())
+        return found if isinstance(found, Replay) else None
+
     def charge(self, call: Call, quote: ToolQuote) -> Reservation | Replay | Wait | Refusal:
         """Reserve and settle a tool call at once: its cost is known before it runs."""
         with self.store.write() as connection:

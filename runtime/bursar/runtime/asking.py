@@ -51,6 +51,11 @@ class Asking:
         refusal = self.refusal
         return stopped or (refusal is not None and (refusal.dimension != "nanousd" or refusal.cut))
 
+    @property
+    def asked_nobody(self) -> bool:
+        """Whether it reached neither the ledger nor a model."""
+        return self.refusal is None and not any(failure.attempts for failure in self.failures)
+
     async def of(self, choice: Choice) -> PaidReply | None:
         """The answer of the first that gives one. Who has no free slot is asked when the others gave none."""
         self.passed += choice.passed

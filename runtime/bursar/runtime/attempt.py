@@ -125,6 +125,11 @@ class Attempts:
             made = await self._once(errand, on_delta, made.attempts + 1)
         return made
 
+    async def replay(self, run: RunContext, call: Call) -> PaidReply | None:
+        """The answer that a call was given before, where no model can be asked for it now."""
+        found = await run.ledger.do(self._ledger.ledger.replay, call)
+        return None if found is None else _replayed(found, Amounts())
+
     async def _once(self, errand: _Errand, on_delta: Delta | None, attempt: int) -> PaidReply | Refusal | Failure:
         """One reservation and one request; whatever happens, the reservation is closed."""
         run, model = errand.run, errand.model

@@ -92,6 +92,9 @@ class PaidCalls:
             for lower in chooser.after(stage, asking.refusal):
                 if paid is None and not asking.is_over:
                     paid = await asking.of(chooser.among(lower))
+        if paid is None and asking.asked_nobody:
+            call = Call(id=call_id, scope=run.scope, epoch=run.epoch, node=ask.node)
+            paid = await self._attempts.replay(run, call)
         if paid is None:
             raise await self._ended(asking, stage.tier)
         await self._router.learn(run, ask, paid, chooser.policy)

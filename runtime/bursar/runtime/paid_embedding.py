@@ -150,6 +150,8 @@ class PaidEmbeddings:
         made = await self._attempts.run(run, ask, call, only, counted, None, alone=True)
         if isinstance(made, Refusal):
             raise await self._stop(run, made)
+        if isinstance(made, Failure) and not made.attempts and (kept := await self._attempts.replay(run, call)):
+            return kept
         if isinstance(made, Failure):
             text = f"model {model.name} did not answer: {made.words()}"
             raise ModelCallFailed(text, failures=[made], next_step="bursar doctor")
