@@ -42,6 +42,10 @@ NOTES = "BURSAR_TEST_NOTES"
 """The environment variable that names the file to which the tool writes a line for each time that it is executed."""
 
 
+ROUNDS = 8 if os.environ.get("BURSAR_SCHEDULES") == "nightly" else 2
+"""How often a run is killed at each occasion of each boundary."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boundary:
     """A moment in a run."""
@@ -49,9 +53,13 @@ class Boundary:
     owner: type
     method: str
     moment: Literal["before", "after"]
-    trials: int = 20
     occasions: int = 3
     """How often a run is there; each trial takes the next."""
+
+    @property
+    def trials(self) -> int:
+        """Half of them are resumed as they are, and half after the reaper: each occasion in both ways."""
+        return self.occasions * ROUNDS
 
 
 BOUNDARIES = {
@@ -61,14 +69,12 @@ BOUNDARIES = {
     "after-the-reply": Boundary(owner=Ledger, method="settle", moment="before"),
     "after-settle": Boundary(owner=Ledger, method="settle", moment="after"),
     "after-checkpoint": Boundary(owner=CheckpointSaver, method="aput", moment="after"),
-    "before-the-end": Boundary(owner=Engine, method="_end", moment="before", trials=4, occasions=1),
+    "before-the-end": Boundary(owner=Engine, method="_end", moment="before", occasions=1),
 }
 
 BOUNDARIES_OF_A_RESUME = {
-    **{
-        name: replace(boundary, trials=4, occasions=min(2, boundary.occasions)) for name, boundary in BOUNDARIES.items()
-    },
-    "after-the-decision": Boundary(owner=Engine, method="_carry_out", moment="after", trials=4, occasions=1),
+    **{name: replace(boundary, occasions=min(2, boundary.occasions)) for name, boundary in BOUNDARIES.items()},
+    "after-the-decision": Boundary(owner=Engine, method="_carry_out", moment="after", occasions=1),
 }
 
 
