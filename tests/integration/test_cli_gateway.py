@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,8 +45,8 @@ def serving(*options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
         process.communicate()
 
 
-def ask(url: str, key: str) -> httpx.Response:
-    headers = {"authorization": f"Bearer {key}"}
+def ask(url: str, key: str, headers: Mapping[str, str] = {}) -> httpx.Response:
+    headers = {"authorization": f"Bearer {key}", **headers}
     return httpx.post(f"{url}/v1/chat/completions", json=CHAT, headers=headers, timeout=30, trust_env=False)
 
 
@@ -68,6 +68,16 @@ def test_a_key_is_tried_without_being_made(bursar: Command, tmp_path: Path) -> N
     assert said.out == "would make a key for acme, $5; nothing was changed\n"
     assert bursar("key", "ls").out.startswith("no keys\n")
     assert not (tmp_path / "bursar.keysecret").exists()
+
+
+def test_the_call_that_an_answer_names_is_explained_by_its_name(bursar: Command) -> None:
+    key = bursar("key", "create", "--tenant", "acme").out.strip()
+    with serving() as (url, _):
+        named = [ask(url, key, headers) for headers in ({}, {"idempotency-key": "1"}, {"x-bursar-run": "session"})]
+    for answer in named:
+        [attempt] = bursar("budget", "why", answer.headers["x-bursar-call"], "--json").json
+        assert attempt["call"] == answer.headers["x-bursar-call"]
+        assert attempt["posted"]["cost_usd"] == answer.headers["x-bursar-cost-usd"]
 
 
 def test_a_revoked_key_is_listed_only_where_all_are(bursar: Command) -> None:

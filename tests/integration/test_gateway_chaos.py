@@ -83,7 +83,7 @@ def by_name(attempts: list[Attempt]) -> dict[str, list[Attempt]]:
     names = {hashlib.sha256(f"call {number}".encode()).hexdigest()[:24]: f"call {number}" for number in range(CALLS)}
     found: dict[str, list[Attempt]] = defaultdict(list)
     for one in sorted(attempts, key=lambda one: one.attempt):
-        found[names[one.call.removeprefix("idem_")]].append(one)
+        found[names[one.call.rpartition(":idem_")[2]]].append(one)
     return found
 
 

@@ -94,7 +94,7 @@ class Gateway:
         """Meanwhile another process is answering the same call by the newest key."""
         ledger, key = self.runtime.ledger, self.keys.ls()[0]
         scope = key.terms.scope(key.id, organisation_of(self.config, key.terms.tenant))
-        call_id = f"idem_{hashlib.sha256(idempotency_key.encode()).hexdigest()[:24]}"
+        call_id = f"{key.id}:idem_{hashlib.sha256(idempotency_key.encode()).hexdigest()[:24]}"
         made = ledger.reserve(Call(id=call_id, scope=scope, epoch=0, node="-"), ToolQuote())
         assert isinstance(made, Reservation)
         yield

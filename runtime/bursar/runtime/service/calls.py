@@ -56,13 +56,13 @@ class Calls:
         Raises UnknownModel, KeyReused for a key that answered another body, CallInFlight where another process answers
         it, TooFast, and whatever `PaidCalls.make` raises.
         """
-        return await self._answer(caller, chat, where, _call_id(idempotency_key), idempotency_key is not None)
+        return await self._answer(caller, chat, where, _call_id(caller, idempotency_key), idempotency_key is not None)
 
     def stream(
         self, caller: Caller, chat: Mapping[str, Any], where: Attribution, idempotency_key: str | None = None
     ) -> Streamed:
         """`answer`, in pieces while it comes. A replay comes in one piece."""
-        call_id = _call_id(idempotency_key)
+        call_id = _call_id(caller, idempotency_key)
         streamed = Streamed(call_id)
         streamed.begin(
             asyncio.create_task(self._answer(caller, chat, where, call_id, idempotency_key is not None, streamed))
@@ -149,7 +149,7 @@ class Calls:
         offer = self._names.resolve(caller, model, "embedding")
         digest = _digest({"model": model, "input": inputs, "dimensions": dimensions})
         # Told apart by the body too: another body under the same key is another call.
-        call_id = _call_id(None if idempotency_key is None else f"{idempotency_key}:{digest}")
+        call_id = _call_id(caller, None if idempotency_key is None else f"{idempotency_key}:{digest}")
         repeatable = idempotency_key is not None
         most = partial(_tokens_of, caller.run, inputs)
         await _counted(inputs, most)
@@ -227,10 +227,11 @@ def _in_one_piece(message: Message) -> dict[str, Any]:
     return {**said, **({"tool_calls": calls} if calls else {})}
 
 
-def _call_id(idempotency_key: str | None) -> str:
+def _call_id(caller: Caller, idempotency_key: str | None) -> str:
+    """It begins with the run that pays, as every call's does: `bursar budget why` finds it by that."""
     if idempotency_key is None:
-        return f"call_{secrets.token_hex(12)}"
-    return f"idem_{hashlib.sha256(idempotency_key.encode()).hexdigest()[:24]}"
+        return f"{caller.scope.run_id}:call_{secrets.token_hex(12)}"
+    return f"{caller.scope.run_id}:idem_{hashlib.sha256(idempotency_key.encode()).hexdigest()[:24]}"
 
 
 def _digest(chat: Mapping[str, Any]) -> str:

@@ -44,7 +44,7 @@ def completion(answered: Answered) -> dict[str, Any]:
         "finish_reason": answered.finish_reason,
     }
     return {
-        "id": f"chatcmpl-{answered.id}",
+        "id": f"chatcmpl-{answered.id.rpartition(':')[2]}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": answered.sent.model,
@@ -77,7 +77,7 @@ class _Chunks:
 
     def __init__(self, call_id: str, sent: Sent, *, usage: bool) -> None:
         self._envelope = {
-            "id": f"chatcmpl-{call_id}",
+            "id": f"chatcmpl-{call_id.rpartition(':')[2]}",
             "object": "chat.completion.chunk",
             "created": int(time.time()),
             "model": sent.model,

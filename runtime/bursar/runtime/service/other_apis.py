@@ -75,8 +75,8 @@ def refused_message(problem: Problem) -> Response:
 
 
 def _own(call_id: str) -> str:
-    """What tells this call from every other, without the prefix that says what it is."""
-    return call_id.partition("_")[2]
+    """What tells this call from every other, without its run and the prefix that says what it is."""
+    return call_id.rpartition("_")[2]
 
 
 def _json(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
