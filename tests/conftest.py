@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import socket
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 def pytest_xdist_auto_num_workers() -> int:
     """One worker more than there are cores: many tests wait for processes and deadlines."""
     return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_finish() -> None:
+    """Spare every collection of garbage the modules and the tests, which stay: they are nearly all that there is."""
+    gc.collect()
+    gc.freeze()
 
 
 class NetworkAttempt(RuntimeError):
