@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing
-from functools import partial
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
@@ -35,7 +35,8 @@ from bursar.runtime.models.wire import (
 )
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from openai import AsyncOpenAI, AsyncStream
+    from openai._streaming import ServerSentEvent
 
 __all__ = ["OPENAI_API_BASE", "OpenAIProvider"]
 
@@ -46,6 +47,9 @@ T = TypeVar("T")
 _PATH = "/chat/completions"
 _NO_KEY = "none"
 """The SDK wants a key, and would look for one in the environment."""
+
+END_S_MAX = 0.5
+"""How long the end of a response is waited for after its last event."""
 
 _END = object()
 
@@ -99,12 +103,12 @@ class OpenAIProvider:
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Embed texts; raises ProviderError."""
-        read = partial(vectors_of, inputs=len(request.inputs))
+        read = functools.partial(vectors_of, inputs=len(request.inputs))
         return await self._asked("/embeddings", embedding_body(request), request.timeout_s, read)
 
     async def rerank(self, request: RerankRequest) -> RerankReply:
         """Order documents by a rerank endpoint in Cohere's shape, as vLLM has one; raises ProviderError."""
-        read = partial(ranking_of, documents=len(request.documents))
+        read = functools.partial(ranking_of, documents=len(request.documents))
         return await self._asked("/rerank", rerank_body(request), request.timeout_s, read)
 
     async def aclose(self) -> None:
@@ -134,8 +138,6 @@ class OpenAIProvider:
             raise provider_error(error, who=self._who, secret=self._key, until=before) from error
 
     async def _chunks(self, request: ModelRequest, content: bytes) -> AsyncGenerator[object, None]:
-        from openai import AsyncStream
-
         client = await self._client()
         deadline = asyncio.get_running_loop().time() + request.timeout_s
         async with asyncio.timeout_at(deadline):
@@ -145,7 +147,7 @@ class OpenAIProvider:
                 content=content,
                 options=_options(request.timeout_s),
                 stream=True,
-                stream_cls=AsyncStream[object],
+                stream_cls=_read_to_its_end(),
             )
         async with stream:
             while True:
@@ -166,6 +168,28 @@ class OpenAIProvider:
             client = AsyncOpenAI(api_key=self._key or _NO_KEY, base_url=self._base, max_retries=0)
             self._clients.setdefault(loop, client)
         return self._clients[loop]
+
+
+@functools.cache
+def _read_to_its_end() -> type[AsyncStream[object]]:
+    """The SDK's stream, but read beyond `[DONE]` to the end of the response.
+
+    The SDK closes the connection there, so that each stream would begin with a new one.
+    """
+    from openai import AsyncStream
+
+    class ReadToItsEnd(AsyncStream[object]):
+        async def _iter_events(self) -> AsyncIterator[ServerSentEvent]:
+            events = super()._iter_events()
+            async for event in events:
+                if event.data.startswith("[DONE]"):
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(END_S_MAX):
+                            async for _ in events:
+                                pass
+                yield event
+
+    return ReadToItsEnd
 
 
 def _options(timeout_s: float) -> Any:
