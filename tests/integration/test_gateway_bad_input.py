@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,6 +99,13 @@ def test_json_with_an_object_that_is_too_wide_is_refused_before_anybody_reads_it
     with gateway.client(gateway.key()) as client:
         refused = client.post(CHAT, json={**HELLO, "logit_bias": {str(token): "x" for token in range(6_000)}})
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "too_many_members")
+
+
+def test_json_of_more_parts_than_anybody_waits_for_is_refused(tmp_path: Path, provider: TrueProvider) -> None:
+    body = b'{"model":"small","messages":[' + b'{"role":"user","content":""},' * 110_000
+    with Gateway(tmp_path, config_text(provider.api_base)) as gateway, gateway.client(gateway.key()) as client:
+        refused = client.post(CHAT, content=body.removesuffix(b",") + b"]}")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "too_many_parts")
 
 
 def test_a_head_that_does_not_end_is_cut_off_also_without_a_key(gateway: Gateway) -> None:

@@ -19,6 +19,9 @@ DEPTH_MAX = 64
 MEMBERS_MAX = 5_000
 """How many members an object may have: what OpenAI takes in a whole schema. Each may be a mistake to tell of."""
 
+PARTS_MAX = 100_000
+"""How many objects and lists there may be in all: beyond it others would wait a second for the work on one request."""
+
 
 async def read(scope: Scope, receive: Receive, bytes_max: int) -> bytes:
     """The whole body; raises TooLarge, before it is read where its length is told, and ClientDisconnect."""
@@ -40,7 +43,7 @@ async def read(scope: Scope, receive: Receive, bytes_max: int) -> bytes:
 
 
 def parsed(raw: bytes) -> Any:
-    """The body's JSON; raises BadRequest for anything else, and for JSON that is too deep or too wide."""
+    """The body's JSON; raises BadRequest for anything else, and for JSON that is too deep, too wide or too much."""
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -52,8 +55,11 @@ def parsed(raw: bytes) -> Any:
 
 
 def _check_shape(value: Any) -> None:
-    level = [value]
+    level, seen = [value], 0
     for _ in range(DEPTH_MAX):
+        seen += len(level)
+        if seen > PARTS_MAX:
+            raise BadRequest(f"the body has more than {PARTS_MAX:,} parts", code="too_many_parts")
         if any(isinstance(one, Mapping) and len(one) > MEMBERS_MAX for one in level):
             raise BadRequest(f"an object in the body has more than {MEMBERS_MAX:,} members", code="too_many_members")
         level = [part for one in level for part in _parts(one) if isinstance(part, (dict, list))]

@@ -143,14 +143,14 @@ class Keys:
 
         Raises NotFoundError, and ConflictError for a key that is revoked already.
         """
-        terms = self.get(key_id).terms
-        now = to_us(self._clock())
+        found, now = self.get(key_id), to_us(self._clock())
+        if found.revoked_at is None:  # the ledger first: a key that is revoked must not pay, whatever happens here
+            self._ledger.gates.cancel(found.terms.scope(key_id, None).run_path, author=by)
         valid = (gateway_key.c.id == key_id) & gateway_key.c.revoked_us.is_(None)
         with self._store.write(durable=True) as connection:
             changed = connection.execute(update(gateway_key).where(valid).values(revoked_us=now, revoked_by=by))
         if not changed.rowcount:
             raise ConflictError(f"key {key_id} is revoked already", next_step="bursar key ls")
-        self._ledger.gates.cancel(terms.scope(key_id, None).run_path, author=by)
         return self.get(key_id)
 
     def _one(self, which: Any) -> Key | None:

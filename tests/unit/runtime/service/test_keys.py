@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bursar.budget.admission import ToolQuote
-from bursar.budget.errors import ConfigError, ConflictError, NotFoundError, UsageError
+from bursar.budget.errors import ConfigError, ConflictError, LedgerUnavailable, NotFoundError, UsageError
 from bursar.budget.ledger import Ledger
 from bursar.budget.limits import Limits
 from bursar.budget.refusal import Refusal
@@ -102,6 +102,21 @@ def test_a_revoked_key_may_not_be_used_and_the_ledger_refuses_its_calls(keys: Ke
         keys.revoke(made.id, by="eve")
     with pytest.raises(NotFoundError):
         keys.revoke("key_none", by="eve")
+
+
+def test_a_revocation_that_was_cut_off_can_be_made_again(
+    keys: Keys, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(path: str, *, author: str) -> None:
+        raise LedgerUnavailable("away")
+
+    made, _ = keys.create(TERMS, by="dana")
+    with monkeypatch.context() as cut_off:
+        cut_off.setattr(ledger.gates, "cancel", away)
+        with pytest.raises(LedgerUnavailable):
+            keys.revoke(made.id, by="eve")
+    keys.revoke(made.id, by="eve")
+    assert ledger.gates.is_cancelled(TERMS.scope(made.id, None).run_path)
 
 
 def test_a_keys_text_tells_a_typing_error_by_itself() -> None:
