@@ -28,7 +28,7 @@ __all__ = ["create", "ls", "revoke"]
 _COLUMNS: Sequence[Column] = (
     ("key", "whole"),
     ("begins", "whole"),
-    "tenant/agent",
+    "for",
     ("spent", "right"),
     "limits",
     ("state", "whole"),
@@ -206,7 +206,7 @@ def _row(key: Key, spent: Amounts, now: datetime) -> tuple[str, ...]:
         state = f"until {shown_time(key.terms.expires_at)}"
     asks = "" if key.terms.asks_for is None else f"; only {', '.join(key.terms.asks_for)}"
     limits = f"{_limits_text(key.terms)}{asks}"
-    return key.id, f"{key.hint}...", _whose(key.terms), format_usd(spent.nanousd), limits, state, key.terms.name or "-"
+    return key.id, key.hint, _whose(key.terms), format_usd(spent.nanousd), limits, state, key.terms.name or "-"
 
 
 def _terms_json(terms: KeyTerms) -> dict[str, Any]:

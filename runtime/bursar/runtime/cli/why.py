@@ -51,9 +51,9 @@ def why(
     """Explain a cost or a refusal, down to the price row and the limit."""
     with open_books(config) as books:
         if "#" in what:
-            _tell_stops([books.ledger.reports.stop(what)], as_json=as_json)
+            _tell_stops(what, [books.ledger.reports.stop(what)], as_json=as_json)
         elif "/" in what or _is_tenant(books, what):
-            _tell_stops(books.ledger.reports.stops(what), as_json=as_json)
+            _tell_stops(what, books.ledger.reports.stops(what), as_json=as_json)
         elif ":" in what or what.isdecimal():
             attempts = books.ledger.reports.attempts(what)
             print_json(call_json(attempts)) if as_json else print_call(attempts)
@@ -74,7 +74,7 @@ def _record(books: Books, run_id: str) -> Run | None:
         return None
 
 
-def _tell_stops(stops: Sequence[Stop], *, as_json: bool) -> None:
+def _tell_stops(what: str, stops: Sequence[Stop], *, as_json: bool) -> None:
     if as_json:
         return print_json([stop_json(stop) for stop in stops])
     for stop in stops:
@@ -84,7 +84,8 @@ def _tell_stops(stops: Sequence[Stop], *, as_json: bool) -> None:
         print_words(stop.words)
     if not stops:
         console().print("no run was stopped there")
-    return print_next([f"bursar budget why {stops[0].run_path.split('/')[2]}"] if stops else [])
+    runs = [path.split("/")[2] for path in (stops[0].run_path if stops else what,) if path.count("/") > 1]
+    return print_next(f"bursar budget why {run}" for run in runs)
 
 
 def _tell_run(bill: RunBill, found: Run | None, *, as_json: bool) -> None:
