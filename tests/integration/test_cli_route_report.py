@@ -29,7 +29,7 @@ TALLY = Tally(
 @pytest.fixture
 def bursar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "80")
     call = command(capsys)
     assert call("init").code == Exit.OK
     return call

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from rich.text import Text
+
 from bursar.budget.money import format_usd, usd
 from bursar.runtime.cli.books import open_books
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile, Tenant
 from bursar.runtime.cli.output import Column, console, print_json, print_table
+from bursar.runtime.cli.words import plain
 
 if TYPE_CHECKING:
     from bursar.runtime.routing.tally import Tally
@@ -17,8 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["report"]
 
 _COLUMNS: tuple[Column, ...] = (
-    ("node", "whole"),
-    ("cascade", "whole"),
     ("tried", "right"),
     ("accepted", "right"),
     ("straight", "right"),
@@ -40,13 +41,21 @@ def report(*, tenant: Tenant = None, config: ConfigFile = CONFIG_FILE, as_json: 
     elif not tallies:
         console().print("no cascade has been used yet")
     else:
-        print_table(_COLUMNS, [tuple(_row(which, tally)) for which, tally in tallies.items()])
-        console().print("accepted: the 95 % interval; saved: an estimate, for the answers that were not asked for")
+        for which, tally in tallies.items():
+            _print(which, tally)
+        console().print("accepted with its 95 % interval; saved is an estimate")
 
 
-def _row(which: Which, tally: Tally) -> Iterable[str]:
-    yield f"{which.tenant}/{which.agent}/{which.node}"
-    yield f"{which.first}, then {which.then} ({which.verifier})"
+def _print(which: Which, tally: Tally) -> None:
+    """A cascade's name, and below it what it has come to: side by side they would not fit a terminal."""
+    name = Text(plain(f"{which.tenant}/{which.agent}/{which.node}"), style="bold")
+    cascade = f"  {which.first}, then {which.then} ({which.verifier})"
+    console().print(name.append(plain(cascade), style="not bold"), soft_wrap=True)
+    print_table(_COLUMNS, [tuple(_row(tally))])
+    console().print()
+
+
+def _row(tally: Tally) -> Iterable[str]:
     interval = tally.accepted_percent
     yield f"{tally.tried:,}"
     yield f"{tally.accepted:,} ({interval[0]:.0f} to {interval[1]:.0f} %)" if interval else "-"
