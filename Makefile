@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# The tests start hundreds of processes: none of them has to compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-vllm nightly check lint types contracts format bench bench-ledger bench-peers bench-gateway focus prices schema lock clean
 
 help: ## Show this list
