@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from bursar.budget.errors import LedgerUnavailable
 from bursar.budget.stores.migrate import migrate
 from bursar.budget.windows import utc_now
 from bursar.runtime import Runtime, chat_model, embedding_model
+from bursar.runtime.ask import Ask
+from bursar.runtime.context import current_run
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.causes import cause_of
 from bursar.runtime.models.health import FAILURES_MAX, Health
@@ -79,6 +83,28 @@ async def test_a_lone_model_that_is_ill_is_not_asked_again_and_again(
     assert "first: cools down until" in run.stop_reason
     assert isinstance(run.error, ModelCallFailed)
     assert 0 < (run.error.retry_after_s or 0) <= 5
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_calls_whose_runs_time_is_over_say_nothing_of_their_model(
+    streamed: bool, tmp_path: Path, true_provider: TrueProvider
+) -> None:
+    """Else whoever gives his runs a second keeps everybody from it."""
+    true_provider.behaviour = Behaviour(faults=lambda *_: Fault("stalled"))
+    on_delta = (lambda _: None) if streamed else None
+
+    async def hasty(state: Texts) -> Texts:
+        run = replace(current_run(), deadline=utc_now() + timedelta(seconds=0.3))
+        messages = [{"role": "user", "content": QUESTION}]
+        ask = Ask(tier="lone", node="hasty", messages=messages, max_output_tokens=100)
+        calls = (run.calls.make(run, ask, f"call_{number}", on_delta) for number in range(FAILURES_MAX))
+        failures = await asyncio.gather(*calls, return_exceptions=True)
+        return {"texts": [type(failure).__name__ for failure in failures]}
+
+    async with two_models(tmp_path, true_provider, Pauses()) as runtime:
+        run = await runtime.run(fan_out(1, node=hasty), GIVEN, tenant="acme")
+        assert run.value["texts"] == ["ModelCallFailed"] * FAILURES_MAX, run.stop_reason
+        assert runtime.health.state("first") == "closed"
 
 
 async def test_once_its_time_is_over_one_call_tries_it_and_an_answer_ends_it(

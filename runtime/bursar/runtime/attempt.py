@@ -28,7 +28,7 @@ from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Model, is_text
 from bursar.runtime.models.causes import Failure, cause_of
 from bursar.runtime.models.health import Health
-from bursar.runtime.models.provider import CountsTokens, ModelReply, ProviderError
+from bursar.runtime.models.provider import CallTimeout, CountsTokens, ModelReply, ProviderError
 from bursar.runtime.models.tokens import TokenCounter
 from bursar.runtime.sending import BrokenOff, request_of, sent
 from bursar.runtime.streaming import StreamCut, StreamMeter
@@ -153,7 +153,10 @@ class Attempts:
             await run.ledger.settle(made, usage=_at_most(meter), outcome="unknown", note=str(cut))
             return cut.refusal
         except ProviderError as error:
-            self._health.failed(model.name, error, at)
+            if _is_hasty(error, timeout_s, model):
+                self._health.broken_off(model.name)
+            else:
+                self._health.failed(model.name, error, at)
             if error.billed == "no":
                 await run.ledger.release(made, note=str(error))
             else:
@@ -297,6 +300,12 @@ class Attempts:
             reason=call.reason or "",
             money_left=_left(made, posted),
         )
+
+
+def _is_hasty(error: ProviderError, timeout_s: float, model: Model) -> bool:
+    """Whether it was the run's time that was over, not the model's: that says nothing of the model."""
+    said = error.__cause__ if isinstance(error, BrokenOff) else error
+    return isinstance(said, CallTimeout) and said.status is None and timeout_s < model.timeout_s
 
 
 def _left(made: Reservation, posted: Amounts) -> MoneyLeft | None:
