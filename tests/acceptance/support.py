@@ -21,6 +21,7 @@ from sqlalchemy import select
 from bursar.budget.schema import reservation
 from bursar.runtime import Runtime, chat_model
 from tests.support.bill import Bill
+from tests.support.ledger import new_runtime_file
 from tests.support.provider import Answer, TrueProvider
 
 __all__ = [
@@ -68,6 +69,8 @@ def write_config(folder: Path, models: Mapping[str, Any] | TrueProvider, **secti
     file = folder / "bursar.yaml"
     settings: dict[str, Any] = {"models": known, "tiers": {"small": list(known)}, "tenants": {"acme": {}}}
     file.write_text(json.dumps({"database": "sqlite:///bursar.db", **settings, **sections}))
+    if "database" not in sections:
+        new_runtime_file(folder)
     return file
 
 

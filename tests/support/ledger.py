@@ -1,29 +1,40 @@
-"""A new SQLite store for a test, copied from one that was migrated before."""
+"""A new SQLite store for a test, copied from one that was migrated before, which takes a tenth of the time."""
 
 from __future__ import annotations
 
 import tempfile
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 
 from bursar.budget import Store
 from bursar.budget.stores.migrate import migrate
 
-__all__ = ["new_store"]
+__all__ = ["new_runtime_file", "new_store"]
 
 
 def new_store(folder: Path) -> Store:
-    """A store with all tables and nothing in them."""
+    """A store with all of the ledger's tables and nothing in them."""
     path = folder / "ledger.db"
     path.write_bytes(_migrated())
     return Store(f"sqlite:///{path}")
 
 
+def new_runtime_file(folder: Path) -> None:
+    """What a runtime would make of `sqlite:///bursar.db` in this folder when it is first opened, unless it is there."""
+    path = folder / "bursar.db"
+    if not path.exists():
+        path.write_bytes(_migrated(runs=True))
+
+
 @lru_cache
-def _migrated() -> bytes:
+def _migrated(*, runs: bool = False) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "empty.db"
-        store = Store(f"sqlite:///{path}")
-        migrate(store)
-        store.close()
+        with closing(Store(f"sqlite:///{path}")) as store:
+            migrate(store)
+            if runs:
+                from bursar.runtime.runs.records import MIGRATIONS
+
+                migrate(store, scripts=MIGRATIONS, version_table="bursar_runs_version")
         return path.read_bytes()
