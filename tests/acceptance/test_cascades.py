@@ -104,6 +104,13 @@ async def test_a_judge_is_a_paid_call_that_says_yes_or_no(runtime: Runtime, true
     assert (run.value["texts"], asked(true_provider)) == (["Go away."], ["cheap", "judge"])
 
 
+async def test_a_judge_has_room_to_think_before_it_says_yes(runtime: Runtime, true_provider: TrueProvider) -> None:
+    said = {"cheap": Answer(text="Please wait."), "judge": Answer(text="Yes", output_tokens=500)}
+    true_provider.reset(Behaviour(script=says(**said)))
+    run = await runtime.run(graph(Judge(tier="middle")), {"question": QUESTION}, tenant="acme")
+    assert (run.value["texts"], asked(true_provider)) == (["Please wait."], ["cheap", "judge"])
+
+
 async def test_a_function_of_the_teams_own_may_verify(runtime: Runtime, true_provider: TrueProvider) -> None:
     true_provider.reset(Behaviour(script=says(cheap=Answer(text="maybe"), strong=Answer(text="surely"))))
     run = await runtime.run(

@@ -30,7 +30,8 @@ class Judge:
 
     tier: str = "small"
     question: str = "Does the answer do fully and correctly what was asked?"
-    max_output_tokens: int = 16
+    max_output_tokens: int = 1_024
+    """Its answer is a word, but many a model thinks first, and of what thinking leaves no room for nothing comes."""
 
 
 Accept = Check | Judge | Callable[[Mapping[str, Any]], bool]
