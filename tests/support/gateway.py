@@ -26,6 +26,7 @@ from bursar.runtime.runtime import Runtime
 from bursar.runtime.service.keys import Key, Keys, KeyTerms
 from bursar.runtime.service.serving import gateway_app, server_config
 from bursar.runtime.tenants import organisation_of
+from tests.support.ledger import new_runtime_file
 
 __all__ = ["SECRET", "Gateway", "config_text"]
 
@@ -56,6 +57,7 @@ class Gateway:
     def __init__(self, folder: Path, text: str) -> None:
         self.folder = folder
         self.config = parse_config(text, file=folder / "bursar.yaml")
+        new_runtime_file(folder)
         self._begun = threading.Event()
         self._failure: BaseException | None = None
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bursar.runtime.cli import main
+from tests.support.ledger import new_runtime_file
 
 __all__ = ["Command", "Said", "command", "make_project", "run_id"]
 
@@ -134,10 +135,11 @@ Command = Callable[..., Said]
 
 
 def make_project(folder: Path) -> Path:
-    """Write the configuration, its scenarios and the agents into a folder."""
+    """Write the configuration, its scenarios, the agents and an empty ledger into a folder."""
     files = {"bursar.yaml": CONFIG, "agents.py": AGENTS, **SCENARIOS}
     for name, text in files.items():
         (folder / name).write_text(textwrap.dedent(text))
+    new_runtime_file(folder)
     return folder
 
 
