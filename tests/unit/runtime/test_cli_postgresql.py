@@ -76,6 +76,7 @@ def test_a_run_is_kept_charged_asked_about_and_resumed_on_a_server(
 ) -> None:
     make_project(tmp_path)
     monkeypatch.chdir(tmp_path)
+    Path("bursar.db").unlink()  # the project's file, of which there is no need here
     configuration = Path("bursar.yaml").read_text()
     Path("bursar.yaml").write_text(configuration.replace("sqlite:///bursar.db", url))
     bursar = command(capsys)
