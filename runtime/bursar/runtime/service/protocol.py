@@ -18,8 +18,9 @@ class BoundedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
+        was_open = self._head_bytes is not None
         super().data_received(data)
-        if self._head_bytes is not None:
+        if was_open and self._head_bytes is not None:  # a head that only begins in this is as short as what came
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX:
                 self.transport.close()
