@@ -182,6 +182,21 @@ def test_a_server_that_is_gone_is_said_so_and_used_again_once_it_is_back(own_ser
         assert numbers(store) == [1, 3]
 
 
+def test_who_finds_connections_ended_lets_go_of_them_and_of_no_other(
+    postgres: Postgres, database: str, store: Store
+) -> None:
+    """One in use elsewhere goes back to the pool, so that closing the store closes it."""
+    with store.read() as in_use:
+        assert numbers(store) == []
+        own = in_use.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        others = f"pg_stat_activity WHERE datname = '{database}' AND pid NOT IN (pg_backend_pid(), {own})"
+        assert postgres.execute(f"SELECT pg_terminate_backend(pid) FROM {others}") == [(True,)]
+        assert numbers(store) == []
+    assert numbers(store) == []
+    store.close()
+    assert postgres.execute(f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'") == [(0,)]
+
+
 # --- A server that refuses --------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TypeVar, cast
 
 import psycopg
@@ -90,15 +90,17 @@ class Postgresql:
         try:
             return self._begin(begin)
         except psycopg.OperationalError:
-            # What lay in the pool was ended by the server since. Nothing was done yet, so begin anew.
-            self._engine.dispose()
-            return self._begin(begin)
+            return self._begin(begin)  # what lay in the pool was ended by the server since, and nothing was done yet
 
     def _begin(self, begin: str) -> Connection:
         connection = self._patiently(self._engine.connect)
         try:
             _driver(connection).execute(begin)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, psycopg.OperationalError):
+                # By a statement of its own SQLAlchemy notices, and uses no connection that is as old any more.
+                with suppress(DBAPIError):
+                    connection.exec_driver_sql(begin)
             connection.invalidate()
             connection.close()
             raise
