@@ -292,6 +292,8 @@ def test_why_another_model_answered_is_told_by_the_cause_and_not_in_its_provider
     text = config_text(true_provider.api_base).replace("small: [house]", "small: [house, large]")
     with Gateway(tmp_path, text) as gateway, gateway.client(gateway.key()) as client:
         failed_over, passed_by = ask(client), ask(client)
+        metrics = client.get("/metrics").text
+    assert 'bursar_model_cooling{cause="auth",model="house"} 1.0' in metrics
     assert failed_over.headers["x-bursar-reason"] == "after house, next of tier small; house: auth"
     assert passed_by.headers["x-bursar-reason"] == "house cools down (auth), next of tier small"
 
