@@ -119,16 +119,6 @@ def test_a_head_that_does_not_end_is_cut_off_also_without_a_key(gateway: Gateway
         assert client.get("/v1/models", headers={"x-long": "a" * 50_000}).status_code == 200
 
 
-def test_a_request_may_follow_a_long_one_without_waiting_for_its_answer(gateway: Gateway) -> None:
-    host, port = gateway.url.removeprefix("http://").split(":")
-    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: 150000\r\n\r\n".encode()
-    with socket.create_connection((host, int(port)), timeout=10) as caller:
-        caller.sendall(head + b" " * 150_000 + b"GET /healthz HTTP/1.1\r\nhost: x\r\n")
-        caller.sendall(b"connection: close\r\n\r\n")
-        answers = b"".join(iter(lambda: caller.recv(65_536), b""))
-    assert answers.count(b"HTTP/1.1 401") == answers.count(b"HTTP/1.1 200") == 1
-
-
 def test_a_body_that_is_too_large_is_refused_by_its_length_and_by_what_comes(gateway: Gateway) -> None:
     def endless() -> Iterator[bytes]:
         for _ in range(100):
