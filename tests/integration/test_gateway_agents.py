@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bursar.budget.amounts import Amounts
 from bursar.budget.limits import Limits
 from tests.support.gateway import Gateway, config_text
 from tests.support.provider import Answer, Behaviour, TrueProvider
@@ -57,6 +58,8 @@ def test_an_agent_answers_like_a_model_by_a_run_of_its_own(gateway: Gateway, tru
     bill = true_provider.bill.nanousd("1", "100")
     assert answer.headers["x-bursar-cost-usd"] == f"0.{bill:09d}"
     assert gateway.spent(f"acme/support/{run_id}") == gateway.spent(f"acme/gateway/{key.id}") == bill
+    of_key = gateway.runtime.ledger.reports.bill(key.id)
+    assert sum((attempt.posted for attempt in of_key.attempts), Amounts()) == of_key.posted, "its bill names them, too"
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -69,7 +69,8 @@ class Gates:
         with _one_owner(scope), self._store.write() as connection:
             claim(connection, [scope.tenant])
             if _may_open(connection, scope):
-                _open(connection, scope, path, limits.as_amounts_limit(), now, kind="run", **gate)
+                parent = None if scope.sub_runs else scope.within
+                _open(connection, scope, path, limits.as_amounts_limit(), now, kind="run", parent=parent, **gate)
                 for node, of_node in (nodes or {}).items():
                     _open(connection, scope, f"{path}/node:{node}", of_node.given_amounts(), now, kind="node")
 

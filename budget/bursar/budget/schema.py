@@ -66,7 +66,7 @@ pot = Table(
     Column("path", Text, nullable=False),  # see `bursar.budget.scope`
     Column("kind", Text, nullable=False),  # organisation | tenant | team | user | agent | run | node
     Column("tenant", Text, nullable=False),  # for an organisation, its own path
-    Column("parent", Text),  # the budget above, of which this one is a part; runs have none
+    Column("parent", Text),  # the budget above, of which this is a part; of a run, another that pays for it too
     Column("per", Text, nullable=False),  # hour | day | week | month | total | rolling-24h, ...
     Column("zone", Text, nullable=False, server_default="UTC"),
     *_amounts("limit", nullable=True),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select
 from sqlalchemy.engine import RowMapping
 
 from bursar.budget.amounts import DIMENSIONS, Amounts
@@ -111,7 +111,7 @@ _COUNTS = tuple(field.name for field in fields(Usage) if field.name.endswith("_t
 
 
 def bill_of(connection: Connection, run_id: str) -> RunBill:
-    """What a run was charged and why; raises NotFoundError."""
+    """What a run was charged and why, for runs within it too; raises NotFoundError."""
     runs = (
         select(pot, *_BALANCE)
         .join(account, account.c.pot_id == pot.c.id)
@@ -121,6 +121,7 @@ def bill_of(connection: Connection, run_id: str) -> RunBill:
     if row is None:
         raise NotFoundError(f"the ledger knows no run {run_id}", next_step="bursar runs ls")
     of_run = select(pot.c.path).where(pot.c.run_id == run_id)
+    runs_paid = select(pot.c.run_id).where(or_(pot.c.path == row["path"], pot.c.parent == row["path"]))
     paths = connection.scalars(of_run.union(select(pot.c.path).where(pot.c.parent.in_(of_run)))).all()
     changes = select(entry).where(entry.c.path.in_(paths), entry.c.kind != "open").order_by(entry.c.number)
     return RunBill(
@@ -130,7 +131,7 @@ def bill_of(connection: Connection, run_id: str) -> RunBill:
         limit={name: row[f"window_limit_{name}"] for name in DIMENSIONS},
         posted=amounts_in("posted", row),
         held=amounts_in("held", row),
-        attempts=attempts_of(connection, reservation.c.run_id == run_id),
+        attempts=attempts_of(connection, reservation.c.run_id.in_(runs_paid)),
         stopped=Refusal.from_record(json.loads(row["stopped"])) if row["stopped"] else None,
         changes=[
             (from_us(change["at_us"]), change["kind"], change["author"] or "", change["note"] or "")
