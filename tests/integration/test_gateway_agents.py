@@ -80,6 +80,7 @@ def test_a_streamed_agents_answer_comes_in_one_piece(gateway: Gateway) -> None:
     said = [one["choices"][0]["delta"].get("content") for one in chunks]
     assert [text for text in said if text] == ["It is on its way."]
     assert chunks[-1]["bursar"]["status"] == "succeeded"
+    assert answer.headers["x-bursar-call"] == chunks[-1]["bursar"]["run"]
 
 
 def test_a_keys_limit_holds_over_the_agents_that_it_asks_for(gateway: Gateway, true_provider: TrueProvider) -> None:

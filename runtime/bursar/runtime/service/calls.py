@@ -98,7 +98,7 @@ class Calls:
             raise KeyReused
         answered = _answered(call_id, ask.tier, paid)
         if streamed is not None and paid.replayed:
-            streamed.sent = answered.sent
+            streamed.id, streamed.sent = answered.id, answered.sent
             streamed.add(_in_one_piece(paid.message))
         return answered
 
@@ -119,7 +119,7 @@ class Calls:
             answered = await agents.answer(caller, name, chat)
             pace.used = answered.posted.tokens
         if streamed is not None:
-            streamed.sent = answered.sent
+            streamed.id, streamed.sent = answered.id, answered.sent
             streamed.add(_in_one_piece(answered.message))
         return answered
 
