@@ -52,6 +52,10 @@ _NO_KEY = "none"
 END_S_MAX = 0.5
 """How long the end of a response is waited for after its last event."""
 
+IDLE_S_MAX = 4.0
+"""How long a connection is kept for the next call. vLLM's server, and many others, close theirs after 5 s: a request that
+meets the closing was never read, and would stay charged as unknown."""
+
 _END = object()
 
 
@@ -167,9 +171,11 @@ class _Client:
     """The connections of one event loop. Requests are httpx's, and streams are read by the SDK."""
 
     def __init__(self, key: str | None, base: str) -> None:
-        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+        import httpx
+        from openai import AsyncOpenAI
 
-        self.http = DefaultAsyncHttpxClient(follow_redirects=False)  # to be sent twice is to be billed twice
+        limits = httpx.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=IDLE_S_MAX)
+        self.http = httpx.AsyncClient(limits=limits)  # it follows no redirect: to be sent twice is to be billed twice
         self._sdk = AsyncOpenAI(api_key=key or _NO_KEY, base_url=base, max_retries=0, http_client=self.http)
         self._headers = {"authorization": f"Bearer {key or _NO_KEY}", "content-type": "application/json"}
 
