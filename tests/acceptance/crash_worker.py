@@ -65,7 +65,7 @@ class Boundary:
 BOUNDARIES = {
     "before-reserve": Boundary(owner=Ledger, method="reserve", moment="before"),
     "after-reserve": Boundary(owner=Ledger, method="reserve", moment="after"),
-    "after-dispatch": Boundary(owner=Ledger, method="dispatch", moment="after"),
+    "after-dispatch": Boundary(owner=Ledger, method="dispatch_all", moment="after"),
     "after-the-reply": Boundary(owner=Ledger, method="settle", moment="before"),
     "after-settle": Boundary(owner=Ledger, method="settle", moment="after"),
     "after-checkpoint": Boundary(owner=CheckpointSaver, method="aput", moment="after"),

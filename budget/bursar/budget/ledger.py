@@ -12,9 +12,10 @@ release                  it was surely not billed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from operator import attrgetter, itemgetter
 from typing import Self
 
 from sqlalchemy import Connection
@@ -136,10 +137,21 @@ class Ledger:
         Raises ReservationError where the reservation is no longer held (its deadline passed, or the run was taken
         over): then nothing may be sent.
         """
+        if refused := self.dispatch_all([made])[0]:
+            raise refused
+
+    def dispatch_all(self, made: Sequence[Reservation]) -> list[ReservationError | None]:
+        """`dispatch` for calls of any tenants in one transaction, so that they wait for the disk once.
+
+        For each, in their order, None or the error that `dispatch` would raise.
+        """
+        now, said = self._now(), dict[int, ReservationError | None]()
         with self.store.write(durable=True) as connection:
-            sent = dispatch(connection, made, now=self._now())
-        if not sent:
-            raise ReservationError(f"reservation {made.id} is no longer held; the call must not be sent")
+            for one in sorted(made, key=attrgetter("id")):  # two transactions must not wait for each other's rows
+                sent = dispatch(connection, one, now=now)
+                words = f"reservation {one.id} is no longer held; the call must not be sent"
+                said[one.id] = None if sent else ReservationError(words)
+        return [said[one.id] for one in made]
 
     def settle(
         self,
@@ -221,7 +233,7 @@ class Ledger:
             claim(connection, claimed)
             silent_now = silent(connection, now, run_id)  # as they are under the lock
             rows = [row for row in silent_now if claimed.issuperset(chains_of(row))]
-            for row in rows:
+            for row in sorted(rows, key=itemgetter("id")):  # as `dispatch_all` locks them
                 give_up(connection, row, now)
         return len(rows)
 

@@ -45,6 +45,7 @@ class LedgerThread:
         self._closing = threading.Event()
         self._failures = 0
         self._tries = itertools.count()
+        self._undispatched: deque[tuple[Reservation, Future[None]]] = deque()
         self._unwritten: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
 
     async def do(self, operation: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -102,7 +103,7 @@ class LedgerThread:
         try:
             made = await asyncio.wrap_future(future) if isinstance(future, Future) else future
             if isinstance(made, Reservation):
-                await self.do(self.ledger.dispatch, made)
+                await self._dispatched(made)
         except BaseException:
             self.keep(self._give_back, call, deadline_us, future)
             raise
@@ -119,6 +120,30 @@ class LedgerThread:
         with contextlib.suppress(StoreBusy), self.ledger.store.at_once():
             return reserve()
         return self.soon(reserve)
+
+    async def _dispatched(self, made: Reservation) -> None:
+        """Dispatch it together with whatever else waits to be: they wait for the disk once."""
+        done: Future[None] = Future()
+        done.set_running_or_notify_cancel()  # its caller may go, and the others wait for the same transaction
+        self._undispatched.append((made, done))
+        self._executor.submit(self._dispatch_all, self._failures)
+        await asyncio.shield(asyncio.wrap_future(done))
+
+    def _dispatch_all(self, failures_before: int) -> None:
+        waiting = [self._undispatched.popleft() for _ in range(len(self._undispatched))]
+        if not waiting:
+            return  # they were dispatched with an earlier one
+        try:
+            refusals = self._tried(failures_before, partial(self.ledger.dispatch_all, [made for made, _ in waiting]))
+        except BaseException as error:
+            for _, done in waiting:
+                done.set_exception(error)
+            return
+        for (_, done), refused in zip(waiting, refusals, strict=True):
+            if refused is None:
+                done.set_result(None)
+            else:
+                done.set_exception(refused)
 
     def _give_back(self, call: Call, deadline_us: int, made: object) -> None:
         # Runs on the thread, so after the reserve that the future stands for.
