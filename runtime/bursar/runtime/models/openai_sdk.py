@@ -53,8 +53,8 @@ END_S_MAX = 0.5
 """How long the end of a response is waited for after its last event."""
 
 IDLE_S_MAX = 4.0
-"""How long a connection is kept for the next call. vLLM's server, and many others, close theirs after 5 s: a request that
-meets the closing was never read, and would stay charged as unknown."""
+"""How long a connection is kept for the next call. vLLM's server, and many others, close theirs after 5 s: a request
+that meets the closing was never read, and would stay charged as unknown."""
 
 _END = object()
 
