@@ -189,6 +189,14 @@ async def test_a_document_or_film_is_not_sent_for_an_image(told: Told, image: di
     assert told.wire.asked == []
 
 
+@pytest.mark.parametrize("file", [{"file_id": "file-1"}, {"file_data": "https://files.example/long.pdf"}])
+async def test_a_file_of_which_only_a_name_is_known_is_not_sent(told: Told, file: dict[str, str]) -> None:
+    """Nothing could be held for what it says."""
+    with pytest.raises(NotSent):
+        await told.whole(messages=[{"role": "user", "content": [{"type": "file", "file": file}]}])
+    assert told.wire.asked == []
+
+
 async def test_an_effort_at_thinking_is_asked_for_in_the_provider_s_words(told: Told) -> None:
     await told.whole(reasoning_effort="low")
     assert_found(told.asked(), told.dialect.low)

@@ -93,6 +93,10 @@ class Dialect:
         kind = part.get("type")
         if self.text_only and kind != "text":
             raise NotSent(f"the provider reads nothing but text, no {kind}")
+        if kind == "file" and not _is_enclosed(part):
+            raise NotSent(
+                "nobody knows how long a file is that is named by an id or an address; put it into the message"
+            )
         if self.addresses is not None and kind == "image_url" and not _is_image(part):
             raise NotSent("an image_url has to be an image: data:image/..., without a format of its own")
         if not all(self._reads(address, kind) for address in _addresses(part)):
@@ -160,6 +164,12 @@ def _is_image(part: Mapping[str, Any]) -> bool:
     about = part.get("image_url")
     about = about if isinstance(about, Mapping) else {"url": about}
     return "format" not in about and str(about.get("url")).startswith(("data:image/", "http"))
+
+
+def _is_enclosed(part: Mapping[str, Any]) -> bool:
+    """Whether a file's content stands in the message, where it is counted."""
+    about = part.get("file")
+    return isinstance(about, Mapping) and str(about.get("file_data")).startswith("data:") and "file_id" not in about
 
 
 def _marked(messages: list[Message], *, going_on: bool) -> list[Message]:
