@@ -247,7 +247,16 @@ def test_a_call_is_attributed_to_its_session_agent_and_node(gateway: Gateway) ->
             assert (refused.status_code, refused.json()["error"]["param"]) == (400, name)
     cost = gateway.spent(f"acme/gateway/{key.id}")
     assert cost > 0
-    assert gateway.spent(f"acme/gateway/{key.id}/s1") == cost
+    assert gateway.spent(f"acme/gateway/{key.id}/session:s1") == cost
+
+
+def test_no_session_is_the_account_of_an_agent_that_is_used_as_a_tool(gateway: Gateway) -> None:
+    """Whoever opened that first would have opened it without the agent's limits."""
+    key, text = gateway.made_key()
+    with gateway.client(text) as client:
+        assert ask(client, x_bursar_run="researcher.0a1b2c3d").status_code == 200
+    lines = gateway.runtime.ledger.budgets.ls("acme", runs=True)
+    assert f"acme/gateway/{key.id}/researcher.0a1b2c3d" not in {line.path for line in lines}
 
 
 def test_an_agent_that_a_call_names_pays_for_it_too(tmp_path: Path, true_provider: TrueProvider) -> None:

@@ -117,7 +117,7 @@ def test_who_asks_too_fast_opens_no_accounts(gateway: Gateway) -> None:
     assert [one.status_code for one in answers] == [200, 429, 429]
     with gateway.runtime.ledger.store.read() as connection:
         paths = connection.execute(select(pot.c.path).where(pot.c.run_id == key.id)).scalars().all()
-    assert sorted(paths) == [f"acme/gateway/{key.id}", f"acme/gateway/{key.id}/s0"]
+    assert sorted(paths) == [f"acme/gateway/{key.id}", f"acme/gateway/{key.id}/session:s0"]
 
 
 def test_all_keys_of_a_tenant_share_its_rate(gateway: Gateway) -> None:

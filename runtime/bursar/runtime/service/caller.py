@@ -55,5 +55,6 @@ class Caller:
     def scope_for(self, where: Attribution) -> Scope:
         """Who pays for a call that belongs there: the key's own run in any case, and a session or an agent beside."""
         agent = self.agent or where.agent
-        name = where.session or (None if agent == self.agent else agent)
+        # No agent's name has a colon, so nobody opens the account of an agent that is used as a tool in a run.
+        name = f"session:{where.session}" if where.session else None if agent == self.agent else agent
         return self.scope if name is None else self.scope.child(agent or self.scope.agents[-1], name)
