@@ -28,7 +28,7 @@ ABORTED = f"{STREAM.calls} streams left after {STREAM.read_tokens} of {STREAM.ma
 CAPTION = """\
 Spent and admitted are the upstream's own bill, never what a side says of itself; median (lowest-highest) of {times}.
 A tenant's limit is a key's max_budget in LiteLLM; a run's is its agent's max_budget_per_session or max_iterations.
-Bursar runs inside the caller here: it has no HTTP gateway yet. LiteLLM's proxy also parses HTTP and forwards it, which
+Bursar runs inside the caller here (gateway beside gateway: make bench-gateway). LiteLLM's proxy also parses HTTP, which
 costs CPU that an embedded ledger does not have, and buys what a library cannot: any language, no change of code, one
 place for all keys. It ran with one worker and without a database. See docs/benchmarks.md."""
 
