@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,8 @@ def on_a_terminal(*arguments: str, until: Callable[[str], bool] = lambda _: Fals
     """The exit code and all that the command wrote to a terminal; it is interrupted once `until` holds."""
     terminal, end = pty.openpty()
     env = os.environ | {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
-    process = subprocess.Popen([BURSAR, *arguments], stdin=end, stdout=end, stderr=end, env=env)
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests in a shell's background ignore it
+    process = subprocess.Popen([BURSAR, *arguments], stdin=end, stdout=end, stderr=end, env=env, preexec_fn=heed)
     os.close(end)
     seen, interrupted = "", False
     with suppress(OSError):  # the terminal is gone once the process is
