@@ -50,15 +50,17 @@ class Pace:
             taken.used = 0  # nothing was sent
             raise
         finally:
-            self._correct(taken, rates)
+            await self._correct(taken, rates)
 
-    def _correct(self, taken: Taken, rates: Sequence[tuple[str, str, int]]) -> None:
-        """Give back what was not used, or owe what was used beyond."""
+    async def _correct(self, taken: Taken, rates: Sequence[tuple[str, str, int]]) -> None:
+        """Give back what was not used; or owe what was used beyond, before the next request can ask."""
         more = 0 if taken.used is None else taken.used - taken.tokens
         of_store = self._ledger.ledger.rates
         for kind, name, limit in rates:
-            if kind == "tokens" and more:
-                self._ledger.soon(of_store.owe if more > 0 else of_store.give_back, name, limit, abs(more))
+            if kind == "tokens" and more < 0:
+                self._ledger.soon(of_store.give_back, name, limit, -more)
+            elif kind == "tokens" and more:
+                await self._ledger.do(of_store.owe, name, limit, more)
 
     def _rates(self, caller: Caller) -> Iterator[tuple[str, str, int]]:
         """Kind, name and limit of each rate that binds the caller."""
