@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
+from bursar.budget.errors import LedgerUnavailable
 from bursar.budget.rates import RateWant
 from bursar.runtime.config import Config
 from bursar.runtime.ledger_thread import LedgerThread
@@ -60,7 +61,8 @@ class Pace:
             if kind == "tokens" and more < 0:
                 self._ledger.soon(of_store.give_back, name, limit, -more)
             elif kind == "tokens" and more:
-                await self._ledger.do(of_store.owe, name, limit, more)
+                with suppress(LedgerUnavailable):  # the answer is paid, and goes out
+                    await self._ledger.do(of_store.owe, name, limit, more)
 
     def _rates(self, caller: Caller) -> Iterator[tuple[str, str, int]]:
         """Kind, name and limit of each rate that binds the caller."""
