@@ -89,7 +89,9 @@ pot = Table(
     Column("seconds_us", BigInteger),  # the run's limit in working time; waiting for people does not count
     Column("used_us", BigInteger, nullable=False, server_default="0"),  # working time of earlier holders
     Column("held_since_us", BigInteger),
+    Column("until_us", BigInteger),  # the run's limit in wall time
     Column("cancelled_us", BigInteger),
+    Column("paused_us", BigInteger),  # since when a person holds the run up
     Column("stopped", Text),  # the refusal that stopped the run, as JSON; sticky until more is granted
     Column("stopped_by", Text),  # the path that refused
     Column("final_call", Text),  # the call that is the last answer; there is one for each stop

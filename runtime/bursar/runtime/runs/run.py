@@ -15,6 +15,7 @@ from bursar.budget.usage import Usage
 __all__ = ["Interrupt", "Run", "RunStatus"]
 
 RunStatus = Literal[
+    "queued",  # it waits for a worker: it was just accepted, or what it waited for has come
     "running",  # some process executes it, or did when it died
     "interrupted",  # it waits for a person, or for its caller to resume it
     "succeeded",  # it came to its end

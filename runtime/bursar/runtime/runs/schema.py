@@ -1,12 +1,24 @@
-"""The tables of runs, of the gateway's keys and of models that are passed by, in the same store as the ledger."""
+"""The tables of runs, escalations, the gateway's keys and models that are passed by, in the ledger's own store."""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
 
-__all__ = ["cascade", "gateway_key", "metadata", "model_health", "run", "run_event"]
+__all__ = [
+    "cascade",
+    "escalation",
+    "escalation_event",
+    "gateway_key",
+    "metadata",
+    "model_health",
+    "run",
+    "run_event",
+]
 
 metadata = MetaData()
+
+# Only a column of the type INTEGER numbers its rows by itself in SQLite, where it has 64 bits all the same.
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")
 
 # A run is a row before it is anything else: an accepted run is never lost.
 run = Table(
@@ -28,21 +40,79 @@ run = Table(
     Column("output", Text),
     Column("interrupts", Text, nullable=False, server_default="[]"),
     Column("decisions", Text, nullable=False, server_default="{}"),  # interrupt id -> decision; each is final
+    Column("graph", Text, nullable=False, server_default="{}"),  # JSON: what its graph was when it was last executed
+    Column("forked_from", Text),  # the run of which this is a fork
+    Column("takeovers", Integer, nullable=False, server_default="0"),  # in a row, without any progress
+    Column("deadline_us", BigInteger),  # in wall time; the working time is the ledger's
+    Column("queued_us", BigInteger),  # since when it waits for a worker
     Column("created_us", BigInteger, nullable=False),
     Column("changed_us", BigInteger, nullable=False),
 )
 Index("run_tenant", run.c.tenant, run.c.created_us)
+Index("run_status", run.c.status, run.c.queued_us)
 
 run_event = Table(
     "run_event",
     metadata,
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("id", _NUMBER, primary_key=True),
     Column("run_id", Text, nullable=False),
     Column("at_us", BigInteger, nullable=False),
     Column("status", Text, nullable=False),
     Column("cause", Text),
     Column("author", Text),
     Index("run_event_run", "run_id"),
+)
+
+# What a person has to decide. Made in the transaction that lets its run wait, decided by compare-and-set on `status`.
+escalation = Table(
+    "escalation",
+    metadata,
+    Column("id", _NUMBER, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("interrupt_id", Text, nullable=False),  # by which the run is resumed
+    Column("agent", Text, nullable=False),
+    Column("node", Text, nullable=False),
+    Column("reason", Text, nullable=False),  # approval | budget | guard | in_doubt | question | failures | doubt
+    Column("words", Text, nullable=False),
+    Column("payload", Text, nullable=False),  # JSON: the exact action or question
+    Column("digest", Text, nullable=False),  # of the payload; a decision is bound to it
+    Column("allowed", Text, nullable=False),  # JSON list of decisions; empty = any answer that fits the form
+    Column("form", Text),  # JSON Schema of an answer or of edited arguments
+    Column("amount_nanousd", BigInteger),  # the money that is decided on, where it is known
+    Column("cost_nanousd", BigInteger, nullable=False),  # what the run had cost when it asked
+    Column("finish_nanousd", BigInteger),  # what it may cost more, if it goes on; NULL = no estimate
+    Column("evidence", Text, nullable=False, server_default="[]"),  # JSON
+    Column("priority", Integer, nullable=False, server_default="0"),  # higher comes first
+    Column("requester", Text),  # the run's user, who may not decide on a matter for two
+    Column("rule", Text, nullable=False),  # JSON: the tenant's rule as it was when this was made
+    Column("level", Integer, nullable=False, server_default="0"),  # of the rule's levels
+    Column("assignee", Text),
+    Column("claimed_by", Text),
+    Column("claimed_until_us", BigInteger),
+    Column("due_us", BigInteger),  # the next reminder, level or deadline; NULL = none comes
+    Column("expires_us", BigInteger),  # its deadline; NULL = it waits for ever
+    Column("status", Text, nullable=False),  # open | decided | expired | withdrawn
+    Column("decision", Text),  # JSON; final
+    Column("decided_by", Text),
+    Column("decided_us", BigInteger),
+    Column("taken_us", BigInteger),  # when the run was handed the decision
+    Column("created_us", BigInteger, nullable=False),
+    UniqueConstraint("run_id", "interrupt_id"),
+    Index("escalation_due", "status", "due_us"),
+    Index("escalation_tenant", "tenant", "status"),
+)
+
+escalation_event = Table(
+    "escalation_event",
+    metadata,
+    Column("id", _NUMBER, primary_key=True),
+    Column("escalation_id", BigInteger, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("author", Text),
+    Column("detail", Text),
+    Index("escalation_event_of", "escalation_id"),
 )
 
 # Of a key only its keyed hash is kept: what is stored here opens nothing.

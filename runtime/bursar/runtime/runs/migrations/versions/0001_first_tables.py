@@ -1,4 +1,4 @@
-"""The first tables of runs: each run, each change of its state, the gateway's keys, models that are passed by."""
+"""The first tables of runs: each run, each change of its state, escalations, the gateway's keys, models that are passed by."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,7 @@ _NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """The first tables of runs: each run, each change of its state, the gateway's keys, models that are passed by."""
+    """The first tables of runs: each run, each change of its state, escalations, the gateway's keys, models that are passed by."""
 
     op.create_table(
         "run",
@@ -31,11 +31,17 @@ def upgrade() -> None:
         sa.Column("output", sa.Text(), nullable=True),
         sa.Column("interrupts", sa.Text(), server_default="[]", nullable=False),
         sa.Column("decisions", sa.Text(), server_default="{}", nullable=False),
+        sa.Column("graph", sa.Text(), server_default="{}", nullable=False),
+        sa.Column("forked_from", sa.Text(), nullable=True),
+        sa.Column("takeovers", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("deadline_us", sa.BigInteger(), nullable=True),
+        sa.Column("queued_us", sa.BigInteger(), nullable=True),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.Column("changed_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("run_tenant", "run", ["tenant", "created_us"], unique=False)
+    op.create_index("run_status", "run", ["status", "queued_us"], unique=False)
     op.create_table(
         "run_event",
         sa.Column("id", _NUMBER, nullable=False),
@@ -47,6 +53,55 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("run_event_run", "run_event", ["run_id"], unique=False)
+    op.create_table(
+        "escalation",
+        sa.Column("id", _NUMBER, nullable=False),
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("interrupt_id", sa.Text(), nullable=False),
+        sa.Column("agent", sa.Text(), nullable=False),
+        sa.Column("node", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("words", sa.Text(), nullable=False),
+        sa.Column("payload", sa.Text(), nullable=False),
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("allowed", sa.Text(), nullable=False),
+        sa.Column("form", sa.Text(), nullable=True),
+        sa.Column("amount_nanousd", sa.BigInteger(), nullable=True),
+        sa.Column("cost_nanousd", sa.BigInteger(), nullable=False),
+        sa.Column("finish_nanousd", sa.BigInteger(), nullable=True),
+        sa.Column("evidence", sa.Text(), server_default="[]", nullable=False),
+        sa.Column("priority", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("requester", sa.Text(), nullable=True),
+        sa.Column("rule", sa.Text(), nullable=False),
+        sa.Column("level", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("assignee", sa.Text(), nullable=True),
+        sa.Column("claimed_by", sa.Text(), nullable=True),
+        sa.Column("claimed_until_us", sa.BigInteger(), nullable=True),
+        sa.Column("due_us", sa.BigInteger(), nullable=True),
+        sa.Column("expires_us", sa.BigInteger(), nullable=True),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("decision", sa.Text(), nullable=True),
+        sa.Column("decided_by", sa.Text(), nullable=True),
+        sa.Column("decided_us", sa.BigInteger(), nullable=True),
+        sa.Column("taken_us", sa.BigInteger(), nullable=True),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("run_id", "interrupt_id"),
+    )
+    op.create_index("escalation_due", "escalation", ["status", "due_us"], unique=False)
+    op.create_index("escalation_tenant", "escalation", ["tenant", "status"], unique=False)
+    op.create_table(
+        "escalation_event",
+        sa.Column("id", _NUMBER, nullable=False),
+        sa.Column("escalation_id", sa.BigInteger(), nullable=False),
+        sa.Column("at_us", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("author", sa.Text(), nullable=True),
+        sa.Column("detail", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("escalation_event_of", "escalation_event", ["escalation_id"], unique=False)
     op.create_table(
         "gateway_key",
         sa.Column("id", sa.Text(), nullable=False),
