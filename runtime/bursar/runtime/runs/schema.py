@@ -43,6 +43,7 @@ run = Table(
     Column("graph", Text, nullable=False, server_default="{}"),  # JSON: what its graph was when it was last executed
     Column("forked_from", Text),  # the run of which this is a fork
     Column("takeovers", Integer, nullable=False, server_default="0"),  # in a row, without any progress
+    Column("taken_over_at", Text),  # the checkpoint from which it was last: another one is progress
     Column("deadline_us", BigInteger),  # in wall time; the working time is the ledger's
     Column("queued_us", BigInteger),  # since when it waits for a worker
     Column("created_us", BigInteger, nullable=False),

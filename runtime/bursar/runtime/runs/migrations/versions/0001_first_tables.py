@@ -34,6 +34,7 @@ def upgrade() -> None:
         sa.Column("graph", sa.Text(), server_default="{}", nullable=False),
         sa.Column("forked_from", sa.Text(), nullable=True),
         sa.Column("takeovers", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("taken_over_at", sa.Text(), nullable=True),
         sa.Column("deadline_us", sa.BigInteger(), nullable=True),
         sa.Column("queued_us", sa.BigInteger(), nullable=True),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
