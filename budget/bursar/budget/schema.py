@@ -343,6 +343,7 @@ alert = Table(
     Column("tenant", Text, nullable=False),
     Column("path", Text, nullable=False),
     Column("run_id", Text),
+    Column("people", Text),  # `,dana,lee,`: whose mailboxes it is for; NULL = everybody's
     Column("payload", Text, nullable=False),
     Index("alert_time", "at_us"),
 )

@@ -40,6 +40,9 @@ class Alert:
 
     run_id: str | None = None
 
+    people: Sequence[str] = ()
+    """The names of those whose mailboxes it is for; empty for everybody's. Webhooks and the log are told in any case."""
+
 
 def tell(connection: Connection, alerts: Sequence[Alert], now: int) -> int:
     """Write alerts in the caller's transaction; returns how many of them were new."""
@@ -73,5 +76,6 @@ def _row(one: Alert, now: int) -> dict[str, Any]:
         "tenant": one.tenant,
         "path": one.path,
         "run_id": one.run_id,
+        "people": f",{','.join(one.people)}," if one.people else None,
         "payload": json.dumps(payload, separators=(",", ":")),
     }
