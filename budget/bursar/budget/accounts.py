@@ -79,6 +79,7 @@ class Standing(NamedTuple):
     seconds_us: int | None
     used_us: int
     held_since_us: int | None
+    until_us: int | None
     stopped: str | None
     final_call: str | None
     account_id: int | None

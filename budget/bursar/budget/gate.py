@@ -24,7 +24,7 @@ from bursar.budget.stores.prepared import Record
 from bursar.budget.stores.store import Store
 from bursar.budget.windows import from_us, to_us
 
-__all__ = ["Gates", "Hold", "closed", "cut_off", "reopen", "use_final"]
+__all__ = ["Gates", "Hold", "Sign", "cancel", "closed", "cut_off", "let_go", "overdue", "reopen", "take", "use_final"]
 
 _SECOND_US = 1_000_000
 
@@ -44,6 +44,18 @@ class Hold:
     seconds: int | None
     """The run's limit in working time."""
 
+    until: datetime | None = None
+    """When the run has to end, whether it works or waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """The last sign of life of whoever holds a run; while it stays the same, nothing was heard of them."""
+
+    holder: str | None
+    epoch: int
+    lease_until_us: int | None
+
 
 class Gates:
     """Opens runs, and decides who may execute them."""
@@ -52,10 +64,18 @@ class Gates:
         self._store = store
         self._clock = clock
 
-    def open(self, scope: Scope, limits: Limits, *, nodes: Mapping[str, Limits] | None = None) -> None:
+    def open(
+        self,
+        scope: Scope,
+        limits: Limits,
+        *,
+        nodes: Mapping[str, Limits] | None = None,
+        until: datetime | None = None,
+    ) -> None:
         """Make the pot of a run, or of an agent used as a tool in it; does nothing where it exists.
 
         `nodes` are what single nodes may use in it, by their names; of these only what was written down counts.
+        `until` is when a run has to end, whether it works or waits.
         Raises ConflictError for a run's id that another agent or tenant has used, NotFoundError for an agent used as a
         tool in a run that was not opened.
         """
@@ -65,6 +85,7 @@ class Gates:
         gate = {
             "epoch": None if scope.sub_runs else 0,
             "seconds_us": None if seconds is None else int(seconds * _SECOND_US),
+            "until_us": None if until is None else to_us(until),
         }
         with _one_owner(scope), self._store.write() as connection:
             claim(connection, [scope.tenant])
@@ -79,31 +100,8 @@ class Gates:
 
         Raises ConflictError while another holder is alive, NotFoundError for an unknown run.
         """
-        now = to_us(self._clock())
         with self._store.write() as connection:
-            row = _run(connection, path)
-            if row["holder"] is not None and row["holder"] != holder and row["lease_until_us"] > now:
-                until = from_us(row["lease_until_us"]).isoformat(timespec="seconds")
-                raise ConflictError(
-                    f"run {row['run_id']} is being executed by {row['holder']}, which was alive until {until} at least",
-                    next_step=f"bursar runs show {row['run_id']}",
-                )
-            used = _used_us(row, until=_last_sign_us(row, now))
-            connection.execute(
-                update(pot)
-                .where(pot.c.id == row["id"])
-                .values(
-                    holder=holder,
-                    epoch=row["epoch"] + 1,
-                    lease_until_us=now + int(lease_s * _SECOND_US),
-                    held_since_us=now,
-                    used_us=used,
-                )
-            )
-        limit = row["seconds_us"]
-        if limit is None:
-            return Hold(row["epoch"] + 1, None, None)
-        return Hold(row["epoch"] + 1, from_us(now) + timedelta(microseconds=limit - used), limit // _SECOND_US)
+            return take(connection, path, holder, lease_s, to_us(self._clock()))
 
     def renew(self, holder: str, lease_s: float) -> None:
         """A sign of life for every run of a holder."""
@@ -113,17 +111,8 @@ class Gates:
 
     def let_go(self, path: str, epoch: int) -> bool:
         """End a hold; its working time is added up. False, and nothing is done, where the run was taken over."""
-        now = to_us(self._clock())
         with self._store.write() as connection:
-            row = _run(connection, path)
-            if row["epoch"] != epoch or row["holder"] is None:
-                return False
-            connection.execute(
-                update(pot)
-                .where(pot.c.id == row["id"])
-                .values(holder=None, lease_until_us=None, held_since_us=None, used_us=_used_us(row, until=now))
-            )
-            return True
+            return let_go(connection, path, epoch, to_us(self._clock()))
 
     def stop(self, path: str, refusal: Refusal) -> None:
         """Stop a run at a limit: no reservation is made for it until more is granted, whatever its program does.
@@ -186,10 +175,8 @@ class Gates:
 
     def cancel(self, path: str, *, author: str) -> None:
         """Refuse every further reservation of a run, or of an agent used as a tool in it, in every process."""
-        now = to_us(self._clock())
         with self._store.write(durable=True) as connection:
-            connection.execute(update(pot).where(pot.c.id == _run(connection, path)["id"]).values(cancelled_us=now))
-            journal(connection, chain=chain_of(path), kind="cancel", at_us=now, path=path, author=author)
+            cancel(connection, path, to_us(self._clock()), author=author)
 
     def is_cancelled(self, path: str) -> bool:
         """Whether somebody cancelled a run."""
@@ -201,6 +188,56 @@ class Gates:
         with self._store.read() as connection:
             query = select(pot.c.run_id).where(pot.c.holder == holder, pot.c.cancelled_us.is_not(None))
             return set(connection.execute(query).scalars())
+
+
+def take(
+    connection: Connection, path: str, holder: str, lease_s: float, now: int, *, silent: Sign | None = None
+) -> Hold:
+    """`Gates.hold` within a transaction.
+
+    With `silent`, a run is taken only from whoever gave this last sign, and whatever the clocks say of their lease:
+    who takes it has watched that no other sign came.
+    """
+    row = _run(connection, path)
+    if silent is not None:
+        if silent != Sign(row["holder"], row["epoch"], row["lease_until_us"]):
+            raise ConflictError(f"run {row['run_id']} is alive", next_step=f"bursar runs show {row['run_id']}")
+    elif row["holder"] is not None and row["holder"] != holder and row["lease_until_us"] > now:
+        until = from_us(row["lease_until_us"]).isoformat(timespec="seconds")
+        raise ConflictError(
+            f"run {row['run_id']} is being executed by {row['holder']}, which was alive until {until} at least",
+            next_step=f"bursar runs show {row['run_id']}",
+        )
+    used = _used_us(row, until=_last_sign_us(row, now))
+    values = {
+        "holder": holder,
+        "epoch": row["epoch"] + 1,
+        "lease_until_us": now + int(lease_s * _SECOND_US),
+        "held_since_us": now,
+        "used_us": used,
+    }
+    connection.execute(update(pot).where(pot.c.id == row["id"]).values(values))
+    until_us, limit = row["until_us"], row["seconds_us"]
+    ends = None if until_us is None else from_us(until_us)
+    if limit is None:
+        return Hold(row["epoch"] + 1, None, None, ends)
+    return Hold(row["epoch"] + 1, from_us(now) + timedelta(microseconds=limit - used), limit // _SECOND_US, ends)
+
+
+def let_go(connection: Connection, path: str, epoch: int, now: int) -> bool:
+    """`Gates.let_go` within a transaction."""
+    row = _run(connection, path)
+    if row["epoch"] != epoch or row["holder"] is None:
+        return False
+    values = {"holder": None, "lease_until_us": None, "held_since_us": None, "used_us": _used_us(row, until=now)}
+    connection.execute(update(pot).where(pot.c.id == row["id"]).values(values))
+    return True
+
+
+def cancel(connection: Connection, path: str, now: int, *, author: str) -> None:
+    """`Gates.cancel` within a transaction."""
+    connection.execute(update(pot).where(pot.c.id == _run(connection, path)["id"]).values(cancelled_us=now))
+    journal(connection, chain=chain_of(path), kind="cancel", at_us=now, path=path, author=author)
 
 
 def closed(rows: Iterable[Standing], call: Call, now: int, *, final: bool) -> Refusal | None:
@@ -230,6 +267,8 @@ def _closed(row: Standing, call: Call, now: int, *, last_word: bool) -> Refusal 
         return Refusal(cause="fenced", kind="run", path=path)
     if row.cancelled_us is not None:
         return Refusal(cause="cancelled", kind="run", path=path)
+    if row.until_us is not None and now >= row.until_us:
+        return overdue(path, from_us(row.until_us))
     if row.seconds_us is not None and _worked_us(row.used_us, row.held_since_us, until=now) >= row.seconds_us:
         limit = row.seconds_us // _SECOND_US
         return Refusal(cause="deadline", kind="run", path=path, dimension="seconds", limit=limit)
@@ -237,6 +276,11 @@ def _closed(row: Standing, call: Call, now: int, *, last_word: bool) -> Refusal 
         earlier = _stopped(row.stopped)
         return Refusal(cause="stopped", kind="run", path=path, dimension=earlier.dimension if earlier else "")
     return None
+
+
+def overdue(path: str, until: datetime) -> Refusal:
+    """Why a run does not go on that had to end by then."""
+    return Refusal(cause="deadline", kind="run", path=path, detail=until.isoformat(timespec="seconds"))
 
 
 def reopen(connection: Connection, path: str) -> None:

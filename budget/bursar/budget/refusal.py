@@ -18,7 +18,7 @@ Cause = Literal[
     "limit",  # posted amounts leave too little room
     "stopped",  # the run was stopped before and nothing was granted since
     "cancelled",  # somebody cancelled the run
-    "deadline",  # the run's time is used up
+    "deadline",  # the run's working time is used up, or the moment is past by which it had to end
     "fenced",  # another worker has taken the run over
     "unpriced",  # the model has no price, and a money limit is in force
 ]
@@ -55,6 +55,8 @@ class Refusal:
     resets_us: int | None = None
     zone: str = "UTC"
     detail: str = ""
+    """The model without a price; the moment by which the run had to end."""
+
     cut: bool = False
     """Whether a call that was under way was cut off for it."""
 
@@ -75,12 +77,17 @@ class Refusal:
         return None if self.limit is None else max(0, self.limit - self.posted)
 
     @property
+    def is_overdue(self) -> bool:
+        """Whether the run had to end by a moment that is past: more working time would not help it."""
+        return self.cause == "deadline" and bool(self.detail)
+
+    @property
     def next_step(self) -> str:
         """The command that lets the run go on."""
         run = self.path.split("/")[2] if self.kind == "run" else ""
         if self.cause == "unpriced":
             return "add `price: {input_usd_per_mtok: ..., output_usd_per_mtok: ...}` or `price: free` to the model"
-        if self.cause in ("fenced", "cancelled"):
+        if self.cause in ("fenced", "cancelled") or self.is_overdue:
             return f"bursar runs show {run}".rstrip()
         if self.dimension == "seconds" or self.cause == "deadline":
             return f"bursar runs resume {run} --seconds 600"
@@ -123,6 +130,8 @@ class Refusal:
                 f"{self.name} has {left} left of {self._show(self.limit or 0)}{per}{kept}; "
                 f"this call needs at least {self._show(self.needed)}{upper}"
             )
+        if self.is_overdue:
+            return f"{self.name} had to end by {self.detail}"
         return {
             "stopped": f"{self.name} was stopped at its limit and nothing was granted since",
             "cancelled": f"{self.name} was cancelled",

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from sqlalchemy import RowMapping, select
 
 from bursar.budget.alerts.anomalies import Anomalies
-from bursar.budget.alerts.courier import LOG, Courier, Delivered, Via
-from bursar.budget.alerts.endpoints import AlertKind, Endpoint
+from bursar.budget.alerts.courier import LOG, Address, Courier, Delivered, Via
+from bursar.budget.alerts.endpoints import AlertKind
 from bursar.budget.alerts.outbox import known, tell
 from bursar.budget.alerts.running_out import running_out
 from bursar.budget.alerts.webhooks import Answer
@@ -36,7 +36,7 @@ class DeliveryLine:
     """How far one endpoint was told of an alert."""
 
     endpoint: str
-    """Its URL, or `log`."""
+    """Its URL, `mailto:` and an address, or `log`."""
 
     state: str
     """`waiting | delivered | failed`."""
@@ -114,11 +114,11 @@ class Alerts:
         with self._store.write() as connection:
             return tell(connection, new, now)
 
-    def due(self, endpoint: Endpoint) -> int:
+    def due(self, endpoint: Address) -> int:
         """How many alerts a pass would send to an endpoint."""
         return self._courier.due(endpoint)
 
-    def deliver(self, endpoints: Sequence[Endpoint] = (), *, rng: random.Random | None = None) -> Delivered:
+    def deliver(self, endpoints: Sequence[Address] = (), *, rng: random.Random | None = None) -> Delivered:
         """One pass: log what was not logged, and send each endpoint what is due; see `adeliver`.
 
         Blocking; raises UsageError in a thread that runs an event loop.
@@ -126,7 +126,7 @@ class Alerts:
         return _run(self.adeliver(endpoints, rng=rng))
 
     async def adeliver(
-        self, endpoints: Sequence[Endpoint] = (), *, rng: random.Random | None = None, via: Via = asyncio.to_thread
+        self, endpoints: Sequence[Address] = (), *, rng: random.Random | None = None, via: Via = asyncio.to_thread
     ) -> Delivered:
         """One pass: log what was not logged, and send each endpoint what is due, all endpoints at the same time.
 
@@ -137,7 +137,7 @@ class Alerts:
         rng = rng or random.Random()  # noqa: S311 - it spreads retries, and keeps no secret
         return await self._courier.deliver(endpoints, rng=rng, via=via)
 
-    def test(self, endpoint: Endpoint) -> Answer:
+    def test(self, endpoint: Address) -> Answer:
         """Send an endpoint a signed alert of kind `test`, once; a success opens one again that answered 410.
 
         Blocking, as `deliver` is.

@@ -14,7 +14,8 @@ from sqlalchemy import select
 
 from bursar.budget.alerts import delivery as rows
 from bursar.budget.alerts.delivery import Claim
-from bursar.budget.alerts.endpoints import AlertKind, Endpoint
+from bursar.budget.alerts.endpoints import Endpoint, Reader
+from bursar.budget.alerts.mailboxes import Mailbox
 from bursar.budget.alerts.outbox import Alert, tell
 from bursar.budget.alerts.webhooks import Answer, delay_us, send
 from bursar.budget.schema import alert
@@ -24,7 +25,7 @@ from bursar.budget.windows import to_us
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["LOG", "Courier", "Delivered", "Via"]
+__all__ = ["LOG", "Address", "Courier", "Delivered", "Via"]
 
 LOG = "log"
 """What deliveries to the log are known by: one line of JSON for each alert, by the logger `bursar.alerts`."""
@@ -33,6 +34,9 @@ PER_PASS_MAX = 100
 """How many alerts one pass sends to one endpoint; the next goes on."""
 
 _log = logging.getLogger("bursar.alerts")
+
+Address = Endpoint | Mailbox
+"""Where alerts are sent."""
 
 R = TypeVar("R")
 
@@ -60,17 +64,17 @@ class Courier:
         self._store = store
         self._clock = clock
 
-    def due(self, endpoint: Endpoint) -> int:
+    def due(self, endpoint: Address) -> int:
         """How many alerts a pass would send to an endpoint."""
         now = to_us(self._clock())
-        whose = endpoint.tenant
         with self._store.read() as connection:
             if rows.is_shut(connection, endpoint.url):
                 return 0
-            new = rows.unoffered(connection, endpoint.url, tenant=whose, kinds=endpoint.kinds, now=now)
-            return len(new) + rows.waiting(connection, endpoint.url, tenant=whose, now=now)
+            return len(rows.unoffered(connection, endpoint.reader, now)) + rows.waiting(
+                connection, endpoint.reader, now
+            )
 
-    async def deliver(self, endpoints: Sequence[Endpoint], *, rng: random.Random, via: Via) -> Delivered:
+    async def deliver(self, endpoints: Sequence[Address], *, rng: random.Random, via: Via) -> Delivered:
         """One pass; see `bursar.budget.alerts.alerts.Alerts.adeliver`."""
         await via(self._write_log)
         tenants = await via(self._recent) if endpoints else ()
@@ -82,7 +86,7 @@ class Courier:
             told = await asyncio.gather(*(self._tell_all(client, *one, rng, via) for one in first))
         return Delivered(sum(one.delivered for one in told), sum(one.failed for one in told))
 
-    async def test(self, endpoint: Endpoint) -> Answer:
+    async def test(self, endpoint: Address) -> Answer:
         """Send an endpoint an alert of kind `test`, once."""
         claimed = self._claim_test(endpoint)
         if claimed is None:
@@ -93,7 +97,7 @@ class Courier:
         return answer
 
     async def _tell_all(
-        self, client: httpx.AsyncClient, endpoint: Endpoint, claimed: Claim | None, rng: random.Random, via: Via
+        self, client: httpx.AsyncClient, endpoint: Address, claimed: Claim | None, rng: random.Random, via: Via
     ) -> Delivered:
         """One endpoint's share of a pass; after its first failure it waits for the next one."""
         delivered = 0
@@ -109,20 +113,24 @@ class Courier:
             claimed = await via(self._claim, endpoint) if delivered < PER_PASS_MAX else None
         return Delivered(delivered, 0)
 
-    async def _send(self, client: httpx.AsyncClient, endpoint: Endpoint, claimed: Claim) -> Answer:
-        return await send(client, endpoint, claimed.message_id, claimed.payload, self._clock())
+    async def _send(self, client: httpx.AsyncClient, endpoint: Address, claimed: Claim) -> Answer:
+        if isinstance(endpoint, Endpoint):
+            return await send(client, endpoint, claimed.message_id, claimed.payload, self._clock())
+        from bursar.budget.alerts import mail  # with smtplib, where somebody is told by e-mail
+
+        return await mail.send(endpoint, claimed.message_id, claimed.payload, self._clock())
 
     def _recent(self) -> set[str]:
         with self._store.read() as connection:
             return rows.recent(connection, to_us(self._clock()))
 
-    def _claim(self, endpoint: Endpoint) -> Claim | None:
+    def _claim(self, endpoint: Address) -> Claim | None:
         with self._store.read() as connection:
             if rows.is_shut(connection, endpoint.url):
                 return None
-        return self._take(endpoint.url, tenant=endpoint.tenant, kinds=endpoint.kinds)
+        return self._take(endpoint.reader)
 
-    def _claim_test(self, endpoint: Endpoint) -> Claim | None:
+    def _claim_test(self, endpoint: Address) -> Claim | None:
         now = to_us(self._clock())
         message = f"this is a test of the alerts of {endpoint.tenant}"
         key = f"test:{endpoint.tenant}:{endpoint.url}:{now}"
@@ -131,17 +139,17 @@ class Courier:
             tell(connection, [one], now)
             alert_id = connection.scalars(select(alert.c.id).where(alert.c.key == key)).one()
             rows.offer(connection, endpoint.url, [alert_id], now)
-            return rows.claim(connection, endpoint.url, tenant=endpoint.tenant, now=now, alert_id=alert_id)
+            return rows.claim(connection, endpoint.reader, now, alert_id=alert_id)
 
-    def _take(self, endpoint: str, *, tenant: str | None, kinds: Sequence[AlertKind] | None) -> Claim | None:
+    def _take(self, reader: Reader) -> Claim | None:
         now = to_us(self._clock())
         with self._store.read() as connection:  # nearly always there is nothing to do, and nobody has to wait for that
-            new = rows.unoffered(connection, endpoint, tenant=tenant, kinds=kinds, now=now)
-            if not new and not rows.waiting(connection, endpoint, tenant=tenant, now=now):
+            new = rows.unoffered(connection, reader, now)
+            if not new and not rows.waiting(connection, reader, now):
                 return None
         with self._store.write() as connection:
-            rows.offer(connection, endpoint, new, now)
-            return rows.claim(connection, endpoint, tenant=tenant, now=now)
+            rows.offer(connection, reader.name, new, now)
+            return rows.claim(connection, reader, now)
 
     def _mark(self, claimed: Claim, answer: Answer, wait_us: int | None) -> None:
         now = to_us(self._clock())
@@ -152,7 +160,7 @@ class Courier:
     def _write_log(self) -> None:
         """The log is one more reader of the outbox, so that of several processes one writes the line."""
         for _ in range(PER_PASS_MAX):
-            claimed = self._take(LOG, tenant=None, kinds=None)
+            claimed = self._take(Reader(name=LOG))
             if claimed is None:
                 return
             _log.warning("%s", claimed.payload)

@@ -12,6 +12,7 @@ from hashlib import sha256
 
 from sqlalchemy import ColumnElement, Connection, Select, exists, func, literal_column, select, update
 
+from bursar.budget.alerts.endpoints import Reader
 from bursar.budget.alerts.outbox import insert_once
 from bursar.budget.schema import alert, delivery
 
@@ -50,19 +51,20 @@ def recent(connection: Connection, now: int) -> set[str]:
     return set(connection.scalars(select(alert.c.tenant).where(alert.c.at_us > now - TRIED_US).distinct()))
 
 
-def unoffered(
-    connection: Connection, endpoint: str, *, tenant: str | None, kinds: Sequence[str] | None, now: int
-) -> list[int]:
-    """The alerts that an endpoint is to be told of and that it has no row for, the oldest first.
+def unoffered(connection: Connection, reader: Reader, now: int) -> list[int]:
+    """The alerts that a reader is to be told of and that it has no row for, the oldest first.
 
     Looked for by what is missing, not by the last id that was seen: a transaction may commit a lower id later.
     """
-    there = exists().where(delivery.c.alert_id == alert.c.id, delivery.c.endpoint == endpoint)
+    there = exists().where(delivery.c.alert_id == alert.c.id, delivery.c.endpoint == reader.name)
     wanted: list[ColumnElement[bool]] = [alert.c.at_us > now - OFFERED_US, alert.c.kind != "test", ~there]
-    if tenant is not None:
-        wanted.append(alert.c.tenant == tenant)
-    if kinds is not None:
-        wanted.append(alert.c.kind.in_(kinds))
+    if reader.tenant is not None:
+        wanted.append(alert.c.tenant == reader.tenant)
+    if reader.kinds is not None:
+        wanted.append(alert.c.kind.in_(reader.kinds))
+    if reader.person is not None:
+        named = func.replace(alert.c.people, f",{reader.person},", "") != alert.c.people  # unlike LIKE, exact
+        wanted.append(alert.c.people.is_(None) | named)
     return list(connection.scalars(select(alert.c.id).where(*wanted).order_by(alert.c.id)))
 
 
@@ -73,19 +75,17 @@ def offer(connection: Connection, endpoint: str, alert_ids: Sequence[int], now: 
         insert_once(connection, delivery, row)
 
 
-def waiting(connection: Connection, endpoint: str, *, tenant: str | None, now: int) -> int:
-    """How many deliveries are due for an endpoint; asked before `claim`, which has to write."""
-    return connection.scalar(select(func.count()).select_from(_due(endpoint, tenant, now).subquery())) or 0
+def waiting(connection: Connection, reader: Reader, now: int) -> int:
+    """How many deliveries are due for a reader; asked before `claim`, which has to write."""
+    return connection.scalar(select(func.count()).select_from(_due(reader, now).subquery())) or 0
 
 
-def claim(
-    connection: Connection, endpoint: str, *, tenant: str | None, now: int, alert_id: int | None = None
-) -> Claim | None:
+def claim(connection: Connection, reader: Reader, now: int, *, alert_id: int | None = None) -> Claim | None:
     """The next delivery that is due, or that of one alert, which is the caller's alone until the lease ends.
 
     None where there is none.
     """
-    due = _due(endpoint, tenant, now)
+    due = _due(reader, now)
     if alert_id is not None:
         due = due.where(delivery.c.alert_id == alert_id)
     while (row := connection.execute(due.limit(1)).first()) is not None:
@@ -116,15 +116,15 @@ def is_shut(connection: Connection, endpoint: str) -> bool:
     return connection.scalar(ended.order_by(delivery.c.done_us.desc(), delivery.c.id.desc()).limit(1)) == GONE
 
 
-def _due(endpoint: str, tenant: str | None, now: int) -> Select[int, int, int, int, str]:
+def _due(reader: Reader, now: int) -> Select[int, int, int, int, str]:
     # By tenant too: two of them may name the same URL, each with a secret of its own.
     due = (
         select(delivery.c.id, delivery.c.alert_id, delivery.c.next_us, delivery.c.attempts, alert.c.payload)
         .join(alert, alert.c.id == delivery.c.alert_id)
-        .where(_IS_WAITING, delivery.c.endpoint == endpoint, delivery.c.next_us <= now)
+        .where(_IS_WAITING, delivery.c.endpoint == reader.name, delivery.c.next_us <= now)
         .order_by(delivery.c.next_us, delivery.c.id)
     )
-    return due if tenant is None else due.where(alert.c.tenant == tenant)
+    return due if reader.tenant is None else due.where(alert.c.tenant == reader.tenant)
 
 
 def _message_id(alert_id: int, payload: str) -> str:

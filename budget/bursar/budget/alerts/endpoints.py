@@ -1,4 +1,4 @@
-"""Who is told of alerts: a URL, the secret that signs what is sent to it, and the kinds of alert that it wants."""
+"""Who reads the outbox, and the URLs that are told of alerts, each with the secret that signs what is sent to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from bursar.budget.errors import ConfigError
 
-__all__ = ["ALERT_KINDS", "AlertKind", "Endpoint", "check_kinds", "check_secret", "check_url"]
+__all__ = ["ALERT_KINDS", "AlertKind", "Endpoint", "Reader", "check_kinds", "check_secret", "check_url"]
 
 AlertKind = Literal[
     "limit.percent",  # a percent of a limit is used up
@@ -36,6 +36,19 @@ _URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(/[!-~]*)?(\?[!-~]*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """Which alerts somebody is to be told of."""
+
+    name: str
+    """What deliveries to it are known by."""
+
+    tenant: str | None = None
+    kinds: Sequence[AlertKind] | None = None
+    person: str | None = None
+    """Only alerts that are for this person, or for everybody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """A URL that is told of a tenant's alerts; raises ConfigError for a URL or a secret that cannot be used."""
 
@@ -55,6 +68,11 @@ class Endpoint:
         check_url(self.url)
         check_secret(self.secret)
         check_kinds(self.kinds or ())
+
+    @property
+    def reader(self) -> Reader:
+        """What it reads of the outbox."""
+        return Reader(name=self.url, tenant=self.tenant, kinds=self.kinds)
 
 
 def check_url(url: str) -> None:

@@ -41,7 +41,7 @@ class Alert:
     run_id: str | None = None
 
     people: Sequence[str] = ()
-    """The names of those whose mailboxes it is for; empty for everybody's. Webhooks and the log are told in any case."""
+    """Whose mailboxes it is for; empty for everybody's. Webhooks and the log are told in any case."""
 
 
 def tell(connection: Connection, alerts: Sequence[Alert], now: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bursar.budget.money import format_usd
+from bursar.budget.plain_text import plain
 from bursar.runtime.cli.options import CONFIG_FILE
 
 if TYPE_CHECKING:
@@ -29,17 +29,6 @@ __all__ = [
     "shown_left",
     "shown_time",
 ]
-
-_STEERS = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and newline, DEL, C1
-    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks that reorder a line
-    r"\u2028\u2029\ud800-\udfff]"  # separators, and halves of a surrogate pair
-)
-
-
-def plain(text: str) -> str:
-    """The text with every character written out that could steer a terminal or reorder its line."""
-    return _STEERS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def counted(count: int, noun: str) -> str:
