@@ -79,7 +79,7 @@ class Refusal:
     @property
     def is_overdue(self) -> bool:
         """Whether the run had to end by a moment that is past: more working time would not help it."""
-        return self.cause == "deadline" and bool(self.detail)
+        return self.cause == "deadline" and not self.dimension
 
     @property
     def next_step(self) -> str:
