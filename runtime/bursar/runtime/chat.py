@@ -10,7 +10,7 @@ from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.exceptions import OutputParserException
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_openai_messages
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import invalid_tool_call, tool_call
@@ -19,7 +19,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import InstanceOf
+from pydantic import AliasChoices, Field, InstanceOf
 
 from bursar.agents.tier import Cascade, Data, Tier
 from bursar.budget.errors import UsageError
@@ -77,8 +77,8 @@ class BursarChatModel(BaseChatModel):
     tier: str | InstanceOf[Cascade]
     """The tier whose models answer, `auto`, or a Cascade."""
 
-    max_output_tokens: int | None = None
-    """The most that a call may write; None leaves it to the run."""
+    max_output_tokens: int | None = Field(None, validation_alias=AliasChoices("max_output_tokens", "max_tokens"))
+    """The most that a call may write; None leaves it to the run. `max_tokens`, as LangChain has it, is the same."""
 
     temperature: float | None = None
     """Sampling temperature; None leaves it to the provider."""
@@ -91,6 +91,9 @@ class BursarChatModel(BaseChatModel):
 
     data: Data = "any"
     """Whether the messages may leave the house."""
+
+    stop: list[str] | None = None
+    """What ends an answer, where a call names nothing else."""
 
     reasoning_effort: str | None = None
     """How hard to think, in the provider's words; None leaves it to the provider."""
@@ -106,6 +109,14 @@ class BursarChatModel(BaseChatModel):
     def _identifying_params(self) -> Mapping[str, Any]:
         tier = answering(self.tier)[0]
         return {"tier": tier, "max_output_tokens": self.max_output_tokens, "temperature": self.temperature}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        """What traces say of a call; the model is the tier's to choose, so that its name is the tier's."""
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        params.setdefault("ls_model_name", answering(self.tier)[0])
+        if self.max_output_tokens is not None:
+            params["ls_max_tokens"] = self.max_output_tokens
+        return params | {"ls_provider": "bursar"}
 
     def bind_tools(
         self,
@@ -204,7 +215,7 @@ class BursarChatModel(BaseChatModel):
             "tools": given.get("tools") or (),
             "tool_choice": given.get("tool_choice"),
             "response_format": given.get("response_format"),
-            "stop": stop,
+            "stop": stop or self.stop or None,
             "temperature": given.get("temperature", self.temperature),
             "max_output_tokens": given.get("max_tokens", self.max_output_tokens),
             "extra": {key: value for key, value in given.items() if key in _PASSED_THROUGH},
