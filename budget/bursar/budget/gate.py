@@ -24,7 +24,21 @@ from bursar.budget.stores.prepared import Record
 from bursar.budget.stores.store import Store
 from bursar.budget.windows import from_us, to_us
 
-__all__ = ["Gates", "Hold", "Sign", "cancel", "closed", "cut_off", "let_go", "overdue", "reopen", "take", "use_final"]
+__all__ = [
+    "Gates",
+    "Hold",
+    "Sign",
+    "cancel",
+    "closed",
+    "cut_off",
+    "let_go",
+    "one_owner",
+    "open_run",
+    "overdue",
+    "reopen",
+    "take",
+    "use_final",
+]
 
 _SECOND_US = 1_000_000
 
@@ -79,21 +93,8 @@ class Gates:
         Raises ConflictError for a run's id that another agent or tenant has used, NotFoundError for an agent used as a
         tool in a run that was not opened.
         """
-        path = scope.run_paths[-1]
-        now = to_us(self._clock())
-        seconds = None if scope.sub_runs else limits.seconds  # an agent used as a tool works on its run's time
-        gate = {
-            "epoch": None if scope.sub_runs else 0,
-            "seconds_us": None if seconds is None else int(seconds * _SECOND_US),
-            "until_us": None if until is None else to_us(until),
-        }
-        with _one_owner(scope), self._store.write() as connection:
-            claim(connection, [scope.tenant])
-            if _may_open(connection, scope):
-                parent = None if scope.sub_runs else scope.within
-                _open(connection, scope, path, limits.as_amounts_limit(), now, kind="run", parent=parent, **gate)
-                for node, of_node in (nodes or {}).items():
-                    _open(connection, scope, f"{path}/node:{node}", of_node.given_amounts(), now, kind="node")
+        with one_owner(scope), self._store.write() as connection:
+            open_run(connection, scope, limits, to_us(self._clock()), nodes=nodes, until=until)
 
     def hold(self, path: str, holder: str, lease_s: float) -> Hold:
         """Take a run to execute it: whoever held it before can no longer reserve.
@@ -188,6 +189,40 @@ class Gates:
         with self._store.read() as connection:
             query = select(pot.c.run_id).where(pot.c.holder == holder, pot.c.cancelled_us.is_not(None))
             return set(connection.execute(query).scalars())
+
+
+def open_run(
+    connection: Connection,
+    scope: Scope,
+    limits: Limits,
+    now: int,
+    *,
+    nodes: Mapping[str, Limits] | None = None,
+    until: datetime | None = None,
+) -> None:
+    """`Gates.open` within a transaction, which `one_owner` has to be around."""
+    path = scope.run_paths[-1]
+    seconds = None if scope.sub_runs else limits.seconds  # an agent used as a tool works on its run's time
+    gate = {
+        "epoch": None if scope.sub_runs else 0,
+        "seconds_us": None if seconds is None else int(seconds * _SECOND_US),
+        "until_us": None if until is None else to_us(until),
+    }
+    claim(connection, [scope.tenant])
+    if _may_open(connection, scope):
+        parent = None if scope.sub_runs else scope.within
+        _open(connection, scope, path, limits.as_amounts_limit(), now, kind="run", parent=parent, **gate)
+        for node, of_node in (nodes or {}).items():
+            _open(connection, scope, f"{path}/node:{node}", of_node.given_amounts(), now, kind="node")
+
+
+@contextmanager
+def one_owner(scope: Scope) -> Iterator[None]:
+    """Say in words that another tenant opened a run of this id in the same moment."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise _taken(scope) from error
 
 
 def take(
@@ -291,15 +326,6 @@ def reopen(connection: Connection, path: str) -> None:
 def use_final(connection: Connection, call: Call) -> None:
     """Remember which call is the run's last answer: there is one only, in as many attempts as it takes."""
     connection.execute(update(pot).where(pot.c.path == call.scope.run_paths[-1]).values(final_call=call.id))
-
-
-@contextmanager
-def _one_owner(scope: Scope) -> Iterator[None]:
-    """Say in words that another tenant opened a run of this id in the same moment."""
-    try:
-        yield
-    except IntegrityError as error:
-        raise _taken(scope) from error
 
 
 def _taken(scope: Scope) -> ConflictError:
