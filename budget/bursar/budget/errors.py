@@ -4,6 +4,7 @@ BursarError
 ├── ConfigError            a setting is wrong; names file, line, key, value and what was expected
 ├── UsageError             a call was made in a way that cannot work
 ├── NotFoundError          no such run, tenant, budget or price
+├── NotAllowedError        this person may not do it; says who may
 ├── ConflictError          the thing changed since you looked at it
 │   └── CallInFlight       an attempt at the same call is under way
 ├── PriceMissingError      a model without a price under a money limit
@@ -28,6 +29,7 @@ __all__ = [
     "LedgerError",
     "LedgerUnavailable",
     "LedgerVersionError",
+    "NotAllowedError",
     "NotFoundError",
     "PriceMissingError",
     "ReservationError",
@@ -70,6 +72,10 @@ class UsageError(BursarError):
 
 class NotFoundError(BursarError):
     """There is no such thing here."""
+
+
+class NotAllowedError(BursarError):
+    """This person may not do it."""
 
 
 class ConflictError(BursarError):

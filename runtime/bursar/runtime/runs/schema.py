@@ -71,7 +71,8 @@ escalation = Table(
     Column("id", _NUMBER, primary_key=True),
     Column("tenant", Text, nullable=False),
     Column("run_id", Text, nullable=False),
-    Column("interrupt_id", Text, nullable=False),  # by which the run is resumed
+    Column("interrupt_id", Text, nullable=False),  # by which the run is resumed; `ID:0`, `ID:1` where it asks for several
+    Column("kind", Text, nullable=False),  # in which shape the graph asked, and so is answered
     Column("agent", Text, nullable=False),
     Column("node", Text, nullable=False),
     Column("reason", Text, nullable=False),  # approval | budget | guard | in_doubt | question | failures | doubt
@@ -94,6 +95,8 @@ escalation = Table(
     Column("due_us", BigInteger),  # the next reminder, level or deadline; NULL = none comes
     Column("expires_us", BigInteger),  # its deadline; NULL = it waits for ever
     Column("status", Text, nullable=False),  # open | decided | expired | withdrawn
+    Column("first_decision", Text),  # JSON: of two people who must agree, what the first has decided
+    Column("first_by", Text),
     Column("decision", Text),  # JSON; final
     Column("decided_by", Text),
     Column("decided_us", BigInteger),
