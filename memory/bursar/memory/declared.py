@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 from langgraph._internal._serde import build_serde_allowlist
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.pregel import Pregel
 
 __all__ = ["with_declared_types"]
 
+Saver = TypeVar("Saver", bound=BaseCheckpointSaver[Any])
 
-def with_declared_types(saver: AsyncSqliteSaver, graph: CompiledStateGraph[Any, Any, Any, Any]) -> AsyncSqliteSaver:
-    """The saver for one graph, with the types of its schemas and channels allowed.
+
+def with_declared_types(saver: Saver, graph: Pregel[Any, Any, Any, Any]) -> Saver:
+    """The saver for one graph, with the types of its schemas and channels allowed, and those of the graphs in it.
 
     LangGraph does the same by itself, but only where LANGGRAPH_STRICT_MSGPACK was set before it was imported.
     """
-    builder = graph.builder
-    schemas = [builder.state_schema, builder.input_schema, builder.output_schema]
-    schemas += [node.input_schema for node in builder.nodes.values()]
-    declared = build_serde_allowlist(schemas=schemas, channels=builder.channels)
-    return saver.with_allowlist(declared)  # type: ignore[return-value]  # declared for the base class
+    channels, schemas = dict(graph.channels), list(_schemas(graph))
+    for name, inner in graph.get_subgraphs(recurse=True):
+        if isinstance(inner, Pregel):
+            channels |= {f"{name}|{channel}": of for channel, of in inner.channels.items()}
+            schemas += _schemas(inner)
+    return saver.with_allowlist(build_serde_allowlist(schemas=schemas, channels=channels))  # type: ignore[return-value]
+
+
+def _schemas(graph: Pregel[Any, Any, Any, Any]) -> Iterator[type[Any]]:
+    if isinstance(graph, CompiledStateGraph):
+        builder = graph.builder
+        yield from (builder.state_schema, builder.input_schema, builder.output_schema)
+        yield from (node.input_schema for node in builder.nodes.values())
