@@ -322,7 +322,8 @@ class Runtime:
     ) -> None:
         # The limits first: a run without them must not exist, while limits without a run bound nothing.
         self.ledger.gates.open(scope, limits, nodes=node_limits)
-        self._records.create(values)
+        with self._records.creating(values, "running"):
+            pass
 
     async def _prepare_resume(
         self, run_id: str, decisions: Mapping[str, Decision], *, by: str, source: Source | None, tenant: str | None

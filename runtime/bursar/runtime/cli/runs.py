@@ -57,15 +57,14 @@ def show(run: RunId, /, *, config: ConfigFile = CONFIG_FILE, as_json: AsJson = F
     """Show how a run stands, and how it came to that."""
     with open_books(config) as books:
         found = books.records.show(books.records.row(run))
-        events = [*books.records.events(run)]
+        events = books.records.events(run)
         goes_on = found.status in ("running", "interrupted")
         to_come = (
             books.ledger.estimates.to_finish(run, unfinished=interrupted(books, found.tenant)) if goes_on else None
         )
     if as_json:
         history = [
-            {"at": time_json(at), "status": status, "cause": cause, "by": by or None}
-            for _, at, status, cause, by in events
+            {"at": time_json(one.at), "status": one.status, "cause": one.cause, "by": one.by or None} for one in events
         ]
         to_finish = estimate_json(to_come) if to_come else None
         return print_json({**run_json(found), "to_finish": to_finish, "history": history})
@@ -76,8 +75,8 @@ def show(run: RunId, /, *, config: ConfigFile = CONFIG_FILE, as_json: AsJson = F
     print_table(
         [("when", "whole"), ("status", "whole"), "why"],
         [
-            (shown_time(at), status_text(status), short(cause) + (f" (by {by})" if by else ""))
-            for _, at, status, cause, by in events
+            (shown_time(one.at), status_text(one.status), short(one.cause) + (f" (by {one.by})" if one.by else ""))
+            for one in events
         ],
     )
     return print_next(next_commands(found), config)

@@ -49,15 +49,16 @@ def follow(books: Books, run_id: str, *, sleep: Callable[[float], None] = time.s
     while True:
         status = books.records.row(run_id)["status"]  # read first: what happened before it is then told below
         happened: list[tuple[datetime, Told]] = []
-        for seen, at, state, cause, by in books.records.events(run_id, seen):  # noqa: B007, B020 - goes on from there
-            happened.append((at, {"kind": "status", "status": state, "text": cause, "by": by or None}))
+        for one in books.records.events(run_id, seen):
+            seen = one.number
+            happened.append((one.at, {"kind": "status", "status": one.status, "text": one.cause, "by": one.by or None}))
         for attempt in books.ledger.reports.bill(run_id).attempts:
             if attempt.closed_at is not None and attempt.id not in closed:
                 closed.add(attempt.id)
                 happened.append((attempt.closed_at, _attempt(attempt)))
         for at, told in sorted(happened, key=itemgetter(0)):
             yield {"at": time_json(at), **told}
-        if status != "running":
+        if status not in ("queued", "running"):
             return
         sleep(POLL_S)
 

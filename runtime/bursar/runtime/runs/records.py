@@ -5,22 +5,35 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy import Connection, Select, and_, case, func, insert, or_, select, update
 from sqlalchemy.engine import RowMapping
 
 from bursar.budget.errors import ConflictError, NotFoundError
+from bursar.budget.gate import Sign, overdue
 from bursar.budget.ledger import Ledger
+from bursar.budget.schema import pot
 from bursar.budget.windows import from_us, to_us
-from bursar.runtime.runs.run import Interrupt, Run, RunStatus
+from bursar.runtime.runs.run import WAITING, Change, Interrupt, Run, RunStatus
 from bursar.runtime.runs.schema import run, run_event
 
-__all__ = ["MIGRATIONS", "Also", "Record", "Records", "interrupts_as_json", "new_run_id", "run_path"]
+__all__ = [
+    "MIGRATIONS",
+    "Also",
+    "Held",
+    "Record",
+    "Records",
+    "interrupts_as_json",
+    "new_run_id",
+    "row_in",
+    "run_path",
+]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -29,6 +42,17 @@ Record = RowMapping
 
 Also = Callable[[Connection, Record], None]
 """What is done in the transaction that changes a run; it is given the run's row as it is then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A run that another process executes, or did when it fell silent."""
+
+    run: Record
+    """Its `id`, `tenant`, `agent` and `target`."""
+
+    sign: Sign
+    is_cancelled: bool
 
 
 def new_run_id(at: datetime, random_hex: Callable[[int], str] = secrets.token_hex) -> str:
@@ -44,13 +68,45 @@ class Records:
         self._ledger = ledger
         self._clock = clock
 
-    def create(self, values: Mapping[str, Any], status: Literal["queued", "running"] = "running") -> None:
-        """Admit a run: it is a row before it is anything else. One that is `running` is executed by who admits it."""
+    @contextmanager
+    def creating(self, values: Mapping[str, Any], status: Literal["queued", "running"]) -> Iterator[Connection]:
+        """Admit a run, and do what is done within in the same transaction: it is a row before it is anything else.
+
+        One that is `running` is executed by whoever admits it.
+        """
         now = to_us(self._clock())
         times = {"created_us": now, "changed_us": now, "queued_us": now if status == "queued" else None}
         with self._store.write(durable=True) as connection:
             connection.execute(insert(run).values(status=status, **times, **values))
             _tell(connection, values["id"], now, status, "accepted", None)
+            yield connection
+
+    @contextmanager
+    def changing(
+        self,
+        run_id: str,
+        status: RunStatus,
+        *,
+        cause: str,
+        author: str | None = None,
+        expected: Sequence[RunStatus] | None = None,
+        **values: Any,
+    ) -> Iterator[Connection]:
+        """Change a run's state, and do what is done within in the same transaction: both are done, or neither.
+
+        Raises ConflictError where it is in none of the `expected` states.
+        """
+        now = to_us(self._clock())
+        query = update(run).where(run.c.id == run_id)
+        if expected is not None:
+            query = query.where(run.c.status.in_(expected))
+        values = {"queued_us": now if status == "queued" else None, **values}
+        with self._store.write(durable=True) as connection:
+            changed = connection.execute(query.values(status=status, stop_reason=cause, changed_us=now, **values))
+            if not changed.rowcount:
+                raise ConflictError(f"run {run_id} is no longer {' or '.join(expected or ())}")
+            _tell(connection, run_id, now, status, cause, author)
+            yield connection
 
     def change(
         self,
@@ -63,22 +119,11 @@ class Records:
         also: Also | None = None,
         **values: Any,
     ) -> None:
-        """Change a run's state; raises ConflictError where it is in none of the `expected` states.
-
-        `also` is done in the same transaction, after the change: both are, or neither.
-        """
-        now = to_us(self._clock())
-        query = update(run).where(run.c.id == run_id)
-        if expected is not None:
-            query = query.where(run.c.status.in_(expected))
-        values = {"queued_us": now if status == "queued" else None, **values}
-        with self._store.write(durable=True) as connection:
-            changed = connection.execute(query.values(status=status, stop_reason=cause, changed_us=now, **values))
-            if not changed.rowcount:
-                raise ConflictError(f"run {run_id} is no longer {' or '.join(expected or ())}")
-            _tell(connection, run_id, now, status, cause, author)
+        """`changing`; `also` is given the run's row as it is then."""
+        how: dict[str, Any] = {"cause": cause, "author": author, "expected": expected, **values}
+        with self.changing(run_id, status, **how) as connection:
             if also is not None:
-                also(connection, connection.execute(select(run).where(run.c.id == run_id)).mappings().one())
+                also(connection, row_in(connection, run_id))
 
     @staticmethod
     def queue(connection: Connection, run_id: str, *, now: int, cause: str, author: str | None = None) -> bool:
@@ -102,16 +147,45 @@ class Records:
             rows = connection.execute(_CLAIMABLE).mappings()
             return list(islice(filter(fits, rows), limit))
 
+    def held(self, but: str) -> list[Held]:
+        """The runs that others than this holder execute, or did when they fell silent."""
+        others = or_(pot.c.holder.is_(None), pot.c.holder != but)
+        with self._store.read() as connection:
+            rows = connection.execute(_HELD.where(others)).mappings().all()
+        return [
+            Held(
+                run=row,
+                sign=Sign(row["holder"], row["epoch"], row["lease_until_us"]),
+                is_cancelled=row["cancelled_us"] is not None,
+            )
+            for row in rows
+        ]
+
+    def expire_due(self, now: datetime) -> list[str]:
+        """Stop the runs that wait and had to end by `now`; returns their ids. Those under way are cut off."""
+        due = select(run).where(run.c.status.in_(WAITING), run.c.deadline_us <= to_us(now))
+        with self._store.read() as connection:
+            rows = connection.execute(due).mappings().all()
+        stopped = []
+        for row in rows:
+            cause = overdue(run_path(row), from_us(row["deadline_us"])).words()
+            with suppress(ConflictError):  # somebody took it up, or cancelled it
+                self.change(row["id"], "stopped", cause=cause, expected=WAITING)
+                stopped.append(row["id"])
+        return stopped
+
+    def taken_over(self, run_id: str, checkpoint: str) -> int:
+        """Count a take-over at a checkpoint; returns how many there were at this one, one after the other."""
+        again = case((run.c.taken_over_at == checkpoint, run.c.takeovers + 1), else_=1)
+        with self._store.write() as connection:
+            of_run = update(run).where(run.c.id == run_id)
+            connection.execute(of_run.values(takeovers=again, taken_over_at=checkpoint))
+            return int(row_in(connection, run_id)["takeovers"])
+
     def row(self, run_id: str, *, tenant: str | None = None) -> Record:
         """A run's row; raises NotFoundError, also for another tenant's run."""
-        query = select(run).where(run.c.id == run_id)
-        if tenant is not None:
-            query = query.where(run.c.tenant == tenant)
         with self._store.read() as connection:
-            found = connection.execute(query).mappings().first()
-        if found is None:
-            raise NotFoundError(f"there is no run {run_id}", next_step="bursar runs ls")
-        return found
+            return row_in(connection, run_id, tenant=tenant)
 
     def ls(self, *, tenant: str | None = None, status: RunStatus | None = None, limit: int = 50) -> list[Run]:
         """The newest runs first."""
@@ -150,13 +224,32 @@ class Records:
             error=error,
         )
 
-    def events(self, run_id: str, after: int = 0) -> Iterator[tuple[int, datetime, RunStatus, str, str]]:
-        """Changes of a run's state: number, time, status, cause and author."""
+    def events(self, run_id: str, after: int = 0) -> list[Change]:
+        """Changes of a run's state, in their order; only those behind the number `after`."""
         query = select(run_event).where(run_event.c.run_id == run_id, run_event.c.id > after).order_by(run_event.c.id)
         with self._store.read() as connection:
             rows = connection.execute(query).mappings().all()
-        for row in rows:
-            yield row["id"], from_us(row["at_us"]), row["status"], row["cause"] or "", row["author"] or ""
+        return [
+            Change(
+                number=row["id"],
+                at=from_us(row["at_us"]),
+                status=row["status"],
+                cause=row["cause"] or "",
+                by=row["author"] or "",
+            )
+            for row in rows
+        ]
+
+
+def row_in(connection: Connection, run_id: str, *, tenant: str | None = None) -> Record:
+    """`Records.row` within a transaction."""
+    query = select(run).where(run.c.id == run_id)
+    if tenant is not None:
+        query = query.where(run.c.tenant == tenant)
+    found = connection.execute(query).mappings().first()
+    if found is None:
+        raise NotFoundError(f"there is no run {run_id}", next_step="bursar runs ls")
+    return found
 
 
 def run_path(row: Record) -> str:
@@ -183,6 +276,15 @@ def _claimable() -> Select[Any]:
 
 
 _CLAIMABLE = _claimable()
+
+_HELD = (
+    select(
+        *(run.c.id, run.c.tenant, run.c.agent, run.c.target),
+        *(pot.c.holder, pot.c.epoch, pot.c.lease_until_us, pot.c.cancelled_us),
+    )
+    .join_from(run, pot, and_(pot.c.run_id == run.c.id, pot.c.epoch.is_not(None)))
+    .where(run.c.status == "running")
+)
 
 
 def _tell(connection: Connection, run_id: str, now: int, status: str, cause: str | None, author: str | None) -> None:

@@ -12,7 +12,7 @@ from bursar.budget.amounts import Amounts
 from bursar.budget.money import usd
 from bursar.budget.usage import Usage
 
-__all__ = ["Interrupt", "Run", "RunStatus"]
+__all__ = ["ENDED", "WAITING", "Change", "Interrupt", "Run", "RunStatus"]
 
 RunStatus = Literal[
     "queued",  # it waits for a worker: it was just accepted, or what it waited for has come
@@ -23,6 +23,27 @@ RunStatus = Literal[
     "failed",  # an error ended it
     "cancelled",  # somebody cancelled it
 ]
+
+
+WAITING: Sequence[RunStatus] = ("queued", "interrupted")
+"""The states in which nobody executes a run, and somebody will."""
+
+ENDED: Sequence[RunStatus] = ("succeeded", "stopped", "failed", "cancelled")
+"""The states in which it is over, unless a person lets a stopped or failed one go on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A run came into a state."""
+
+    number: int
+    """Rises with each change of any run; where to go on from."""
+
+    at: datetime
+    status: RunStatus
+    cause: str
+    by: str
+    """Who brought it about; empty where nobody did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

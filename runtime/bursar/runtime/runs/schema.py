@@ -51,6 +51,12 @@ run = Table(
 )
 Index("run_tenant", run.c.tenant, run.c.created_us)
 Index("run_status", run.c.status, run.c.queued_us)
+Index(
+    "run_deadline",
+    run.c.deadline_us,
+    sqlite_where=run.c.deadline_us.is_not(None),
+    postgresql_where=run.c.deadline_us.is_not(None),
+)
 
 run_event = Table(
     "run_event",
@@ -71,7 +77,9 @@ escalation = Table(
     Column("id", _NUMBER, primary_key=True),
     Column("tenant", Text, nullable=False),
     Column("run_id", Text, nullable=False),
-    Column("interrupt_id", Text, nullable=False),  # by which the run is resumed; `ID:0`, `ID:1` where it asks for several
+    Column(
+        "interrupt_id", Text, nullable=False
+    ),  # by which the run is resumed; `ID:0`, `ID:1` of several
     Column("kind", Text, nullable=False),  # in which shape the graph asked, and so is answered
     Column("agent", Text, nullable=False),
     Column("node", Text, nullable=False),

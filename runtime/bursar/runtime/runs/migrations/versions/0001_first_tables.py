@@ -43,6 +43,14 @@ def upgrade() -> None:
     )
     op.create_index("run_tenant", "run", ["tenant", "created_us"], unique=False)
     op.create_index("run_status", "run", ["status", "queued_us"], unique=False)
+    op.create_index(
+        "run_deadline",
+        "run",
+        ["deadline_us"],
+        unique=False,
+        sqlite_where=sa.text("deadline_us IS NOT NULL"),
+        postgresql_where=sa.text("deadline_us IS NOT NULL"),
+    )
     op.create_table(
         "run_event",
         sa.Column("id", _NUMBER, nullable=False),
