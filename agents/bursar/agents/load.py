@@ -22,10 +22,11 @@ __all__ = ["load_agent"]
 
 
 def load_agent(target: str) -> Any:
-    """The Agent or graph (anything with `compile` or `ainvoke`) that `FILE.py:NAME` or `PACKAGE.MODULE:NAME` names.
+    """The Agent or graph (anything with `compile`, `ainvoke` or a `graph`) that is named.
 
-    Without `:NAME`, the one Agent that is defined there. While it is imported, and only then, the file's folder (for a
-    module, the working directory) can be imported from. Raises UsageError for whatever is wrong there, with its line.
+    `target` is `FILE.py:NAME` or `PACKAGE.MODULE:NAME`; without `:NAME`, the one Agent that is defined there. While it
+    is imported, and only then, the file's folder (for a module, the working directory) can be imported from. Raises
+    UsageError for whatever is wrong there, with its line.
     """
     place, _, name = target.rpartition(":") if ":" in Path(target).name else (target, "", "")
     module = _load(place)
@@ -116,4 +117,4 @@ def _agents(module: ModuleType) -> dict[str, Agent]:
 def _is_runnable(found: object) -> bool:
     if isinstance(found, (type, ModuleType)):
         return False
-    return isinstance(found, Agent) or hasattr(found, "compile") or hasattr(found, "ainvoke")
+    return isinstance(found, Agent) or any(hasattr(found, name) for name in ("compile", "ainvoke", "graph"))

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bursar.runtime.chat import chat_model
     from bursar.runtime.embeddings import embedding_model, reranker
+    from bursar.runtime.governed import Governed, govern
     from bursar.runtime.runtime import Runtime
     from bursar.runtime.service.loopback import gateway_env
 
-__all__ = ["Runtime", "chat_model", "embedding_model", "gateway_env", "reranker"]
+__all__ = ["Governed", "Runtime", "chat_model", "embedding_model", "gateway_env", "govern", "reranker"]
 
 _HOMES = {
+    "Governed": "bursar.runtime.governed",
     "Runtime": "bursar.runtime.runtime",
     "chat_model": "bursar.runtime.chat",
     "embedding_model": "bursar.runtime.embeddings",
     "gateway_env": "bursar.runtime.service.loopback",
+    "govern": "bursar.runtime.governed",
     "reranker": "bursar.runtime.embeddings",
 }
 

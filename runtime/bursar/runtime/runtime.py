@@ -372,8 +372,8 @@ class Runtime:
         if source is None and row["id"] in self._begun:
             return self._begun[row["id"]]
         named = self._works.get(row["agent"])
-        if source is None and named is not None and named.agent is not None:
-            return named  # never a graph: most of them have the same name, LangGraph
+        if source is None and named is not None and named.is_declared:
+            return named
         if source is None and row["target"]:
             source = load_agent(row["target"])
         if source is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,22 +9,20 @@ from typing import Any
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import StateGraph
-from langgraph.graph.state import CompiledStateGraph
+from langgraph.pregel import Pregel
 
 from bursar.agents.agent import Agent, OnLimit
 from bursar.budget.errors import UsageError
 from bursar.budget.limits import Limits
 from bursar.memory.declared import with_declared_types
 from bursar.runtime.agent_graph import agent_graph, answer_in
+from bursar.runtime.governed import AnyGraph, Governed, govern, plain_name
 
 __all__ = ["Source", "Work", "work_of"]
 
-Source = Agent | StateGraph[Any, Any, Any, Any] | CompiledStateGraph[Any, Any, Any, Any]
+Source = Agent | Governed | AnyGraph
 """What may be run."""
-
-_UNFIT = re.compile(r"[^a-z0-9_.-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,27 +31,31 @@ class Work:
 
     name: str
     source: Source
-    graph: CompiledStateGraph[Any, Any, Any, Any]
+    graph: Pregel[Any, Any, Any, Any]
     agent: Agent | None
+    governed: Governed | None = None
+    """What is declared of the graph, where it is no agent's."""
+
     limits: Limits
     on_limit: OnLimit | None
     max_output_tokens: int
 
     def bounded(self, limits: Limits | None) -> Limits:
-        """A run's limits: those given tighten an agent's own, and take the place of a graph's, which has none."""
-        if limits is None or self.agent is None:
+        """A run's limits: those given tighten what was declared, and take the place of a graph's that has none."""
+        if limits is None or not self.is_declared:
             return limits or self.limits
         return self.limits.tightened(limits)
+
+    @property
+    def is_declared(self) -> bool:
+        """Whether an agent or `govern` says what holds for it, and its name is its own; most graphs are `LangGraph`."""
+        return isinstance(self.source, (Agent, Governed))
 
     def require_nodes(self, names: Iterable[str]) -> None:
         """Raise UsageError for a name that is no node of the graph, or of a graph in it: nothing would be limited."""
         graphs = (self.graph, *(graph for _, graph in self.graph.get_subgraphs(recurse=True)))
         nodes = {
-            name
-            for graph in graphs
-            if isinstance(graph, CompiledStateGraph)
-            for name in graph.nodes
-            if not name.startswith("__")
+            name for graph in graphs if isinstance(graph, Pregel) for name in graph.nodes if not name.startswith("__")
         }
         for name in names:
             if name not in nodes:
@@ -102,7 +103,7 @@ class Work:
             yield from _family(self.agent)
 
 
-def work_of(source: Source, checkpointer: AsyncSqliteSaver, *, name: str | None = None) -> Work:
+def work_of(source: Source, checkpointer: BaseCheckpointSaver[Any], *, name: str | None = None) -> Work:
     """Make an agent or a graph ready; raises UsageError for anything else."""
     if isinstance(source, Agent):
         return Work(
@@ -114,20 +115,19 @@ def work_of(source: Source, checkpointer: AsyncSqliteSaver, *, name: str | None 
             on_limit=source.on_limit,
             max_output_tokens=source.max_output_tokens,
         )
-    if not isinstance(source, (StateGraph, CompiledStateGraph)):
-        raise UsageError(f"a run needs an Agent or a LangGraph StateGraph, not {type(source).__name__}")
-    graph = source if isinstance(source, CompiledStateGraph) else source.compile()
-    graph = graph.copy({"checkpointer": with_declared_types(checkpointer, graph)})
-    plain = _UNFIT.sub("-", (name or graph.name or "graph").lower()).strip("-.") or "graph"
-    defaults = Agent(name="defaults", instructions="-")
+    if not isinstance(source, (Governed, StateGraph, Pregel)):
+        raise UsageError(f"a run needs an Agent or a LangGraph graph, not {type(source).__name__}")
+    governed = source if isinstance(source, Governed) else govern(source, name=name and plain_name(name))
+    graph = governed.graph
     return Work(
-        name=plain[:63],
+        name=governed.name,
         source=source,
-        graph=graph,
+        graph=graph.copy({"checkpointer": with_declared_types(checkpointer, graph)}),
         agent=None,
-        limits=defaults.limits,
-        on_limit=None,
-        max_output_tokens=defaults.max_output_tokens,
+        governed=governed,
+        limits=governed.limits,
+        on_limit=governed.on_limit,
+        max_output_tokens=governed.max_output_tokens,
     )
 
 
