@@ -35,6 +35,8 @@ def _migrated(*, runs: bool = False) -> bytes:
             migrate(store)
             if runs:
                 from bursar.runtime.runs.records import MIGRATIONS
+                from bursar.tools.effect_table import MIGRATIONS as EFFECTS
 
                 migrate(store, scripts=MIGRATIONS, version_table="bursar_runs_version")
+                migrate(store, scripts=EFFECTS, version_table="bursar_effects_version")
         return path.read_bytes()

@@ -12,6 +12,7 @@ from bursar.budget.windows import utc_now
 from bursar.runtime.config import Config
 from bursar.runtime.runs.records import MIGRATIONS, Records
 from bursar.runtime.tenants import declare_budgets
+from bursar.tools.effect_table import MIGRATIONS as EFFECTS
 
 __all__ = ["open_ledger"]
 
@@ -25,5 +26,6 @@ def open_ledger(
     """
     ledger = Ledger.open(config.database_url(env), clock=clock)
     migrate(ledger.store, scripts=MIGRATIONS, version_table="bursar_runs_version")
+    migrate(ledger.store, scripts=EFFECTS, version_table="bursar_effects_version")
     declare_budgets(ledger, config)
     return ledger, Records(ledger, clock)

@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from bursar.tools.adapt import as_tool
+from bursar.tools.approval import Approval, above
 from bursar.tools.arguments import ToolArgumentsError
+from bursar.tools.key import idempotency_key, keyed
 from bursar.tools.result import ToolResult
-from bursar.tools.tool import Approval, Effect, Tool, tool
+from bursar.tools.tool import Effect, Tool, tool
 
-__all__ = ["Approval", "Effect", "Tool", "ToolArgumentsError", "ToolResult", "as_tool", "tool"]
+__all__ = [
+    "Approval",
+    "Effect",
+    "Tool",
+    "ToolArgumentsError",
+    "ToolResult",
+    "above",
+    "as_tool",
+    "idempotency_key",
+    "keyed",
+    "tool",
+]

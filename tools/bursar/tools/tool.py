@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, get_args, overload
@@ -15,11 +16,12 @@ from langgraph.errors import GraphBubbleUp
 from pydantic import BaseModel, ValidationError
 
 from bursar.budget.errors import UsageError
+from bursar.tools.approval import Approval, check_rule
 from bursar.tools.arguments import ToolArgumentsError, check_arguments, schema_validator, type_complaints
 from bursar.tools.result import RESULT_LIMIT_BYTES, ToolResult, describe_error, failed, returned
 from bursar.tools.schema import function_arguments, openai_function
 
-__all__ = ["TOOL_NAME", "Approval", "Effect", "Tool", "default_approval", "openai_tool", "tool"]
+__all__ = ["TOOL_NAME", "Check", "Effect", "Tool", "default_approval", "openai_tool", "tool"]
 
 Effect = Literal[
     "none",  # reads only; may be repeated freely
@@ -27,10 +29,11 @@ Effect = Literal[
     "irreversible",  # changes something for good: money, messages, deletions
 ]
 
-Approval = Literal[
-    "never",  # acts as soon as the model asks
-    "always",  # a person approves each call first
-]
+Check = Callable[[str], Any]
+"""Whether a call happened, by its idempotency key: what came of it, or None where it surely did not. May be async."""
+
+Late = Callable[[Future[ToolResult]], None]
+"""Told when the function of a call that was cancelled has ended."""
 
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """What OpenAI's API accepts as a function's name."""
@@ -53,6 +56,11 @@ class Tool:
 
     effect: Effect
     approval: Approval
+    """The rule by which a person approves a call first."""
+
+    effect_check: Check | None = field(default=None, repr=False)
+    """Says of a call that was cut off whether it happened."""
+
     result_limit_bytes: int = RESULT_LIMIT_BYTES
     """The largest result, in bytes of UTF-8, that is passed to the model."""
 
@@ -82,20 +90,33 @@ class Tool:
         self._bound(checked)
         return checked
 
-    async def call(self, arguments: Mapping[str, Any]) -> ToolResult:
+    async def call(self, arguments: Mapping[str, Any], *, late: Late | None = None) -> ToolResult:
         """Run the function on arguments that `check` returned; a failure is a result too.
 
-        A plain function runs in a thread with the caller's context variables, and goes on when the call is cancelled.
+        A plain function runs in a thread with the caller's context variables, and goes on when the call is cancelled;
+        `late` is then given its future, once it has ended, or at once where it had not begun.
         Only what must stop the run is raised: LangGraph's GraphBubbleUp, a cancellation, KeyboardInterrupt, SystemExit.
         """
         if not inspect.iscoroutinefunction(self.function):
-            # Caught inside the thread: asyncio cannot carry every exception out of it (StopIteration hangs the caller).
-            return await asyncio.to_thread(self._call_plain, arguments)
+            return await _in_thread(partial(self._call_plain, arguments), late)
         try:
             value = await self.function(**self._bound(arguments))
         except Exception as error:
             return _failed_or_stopped(error)
         return returned(value, self.result_limit_bytes)
+
+    async def happened(self, key: str) -> ToolResult | None:
+        """What came of the call that had this idempotency key, as the tool's own check says; None where nothing did.
+
+        Raises whatever the check raises.
+        """
+        if self.effect_check is None:
+            raise UsageError(f"tool {self.name!r} has no check", next_step="@tool(..., check=...)")
+        if inspect.iscoroutinefunction(self.effect_check):
+            value = await self.effect_check(key)
+        else:
+            value = await asyncio.to_thread(self.effect_check, key)
+        return None if value is None else returned(value, self.result_limit_bytes)
 
     def _bound(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
@@ -122,6 +143,7 @@ def tool(
     *,
     effect: Effect = ...,
     approval: Approval | None = ...,
+    check: Check | None = ...,
     name: str | None = ...,
     result_limit_bytes: int = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
@@ -133,13 +155,15 @@ def tool(
     *,
     effect: Effect = "irreversible",
     approval: Approval | None = None,
+    check: Check | None = None,
     name: str | None = None,
     result_limit_bytes: int = RESULT_LIMIT_BYTES,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a function a Tool; its schema comes from its signature and docstring (Google-style `Args:` are read).
 
     Unlabelled is the worst case: irreversible, and approved by a person each time. A tool with a lesser effect needs no
-    approval unless it says so. Raises UsageError for a function that cannot be described to a model.
+    approval unless it says so. `check` says by its idempotency key whether a call that was cut off happened; without
+    one a person is asked. Raises UsageError for a function that cannot be described to a model.
     """
 
     def decorate(function: Callable[..., Any]) -> Tool:
@@ -152,6 +176,7 @@ def tool(
             function=function,
             effect=effect,
             approval=approval or default_approval(effect),
+            effect_check=check,
             result_limit_bytes=result_limit_bytes,
             bind=partial(_bind, arguments),
         )
@@ -175,6 +200,27 @@ def _bind(arguments: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any
     return {key: getattr(typed, key) for key in typed.model_fields_set}
 
 
+async def _in_thread(work: Callable[[], ToolResult], late: Late | None) -> ToolResult:
+    ended: Future[ToolResult] = Future()
+    try:
+        await asyncio.to_thread(_carry_out, work, ended)
+    except asyncio.CancelledError:
+        ended.cancel()  # has no effect once it has begun
+        if late is not None:
+            ended.add_done_callback(late)
+        raise
+    return ended.result()
+
+
+def _carry_out(work: Callable[[], ToolResult], ended: Future[ToolResult]) -> None:
+    # Kept inside the thread: asyncio cannot carry every exception out of it (StopIteration hangs the caller).
+    if ended.set_running_or_notify_cancel():
+        try:
+            ended.set_result(work())
+        except BaseException as error:
+            ended.set_exception(error)
+
+
 def _failed_or_stopped(error: Exception) -> ToolResult:
     """The failure as a result, unless it is a stop of the graph, or a task group's error with one in it."""
     stop: BaseException | None = error
@@ -195,9 +241,14 @@ def _check_labels(tool: Tool) -> None:
         )
     if not tool.description.strip():
         raise UsageError(f"tool {tool.name!r} has no description, which tells the model what the tool does")
-    for key, labels in (("effect", get_args(Effect)), ("approval", get_args(Approval))):
-        if getattr(tool, key) not in labels:
-            raise UsageError(f"tool {tool.name!r}: {key}={getattr(tool, key)!r}, expected one of {', '.join(labels)}")
+    if tool.effect not in get_args(Effect):
+        choices = ", ".join(get_args(Effect))
+        raise UsageError(f"tool {tool.name!r}: effect={tool.effect!r}, expected one of {choices}")
+    if tool.effect == "none" and tool.effect_check is not None:
+        raise UsageError(
+            f"tool {tool.name!r} has a check, but no effect that could be in doubt", next_step="drop check="
+        )
+    check_rule(tool.name, tool.approval, tool.parameters)
     limit = tool.result_limit_bytes
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise UsageError(f"tool {tool.name!r}: result_limit_bytes={limit!r}, expected a whole number from 1 up")
