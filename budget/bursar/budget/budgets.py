@@ -26,7 +26,7 @@ from bursar.budget.scope import Kind, budget_kind, chain_of
 from bursar.budget.stores.store import Store
 from bursar.budget.windows import Period, check_period, from_us, rolling_us, to_us, window_at
 
-__all__ = ["BudgetLine", "Budgets", "GrantLine", "Mode"]
+__all__ = ["BudgetLine", "Budgets", "GrantLine", "Mode", "grant_more"]
 
 Mode = Literal["hard", "soft"]
 
@@ -153,12 +153,12 @@ class Budgets:
                 _join(connection, path, changed["parent"], author, now)
             row = _find(connection, path, per)
             if row is not None and source == "config" and (row["source"] == "command" or _holds(row, changed)):
-                return self._line(connection, path, per, now)
+                return _line(connection, path, per, now)
             wanted = {**(row or new), **changed, "source": source, "set_by": author, "set_us": now}
             if source == "command":  # a configuration is checked as a whole, before anything of it is set
                 check_parts(connection, wanted, row)
             _put(connection, wanted, new=row is None, note=note or _described(per, policy))
-            return self._line(connection, path, per, now)
+            return _line(connection, path, per, now)
 
     def grant(
         self,
@@ -178,41 +178,12 @@ class Budgets:
         Raises NotFoundError where the scope has no budget, UsageError where it has several and none is named, where
         it is a rolling one, which has no window to give to, or where the amount is not positive or no whole number.
         """
-        for name in DIMENSIONS:
-            _check_amount(f"grant {name}", getattr(amount, name))
-        if not amount:
-            raise UsageError("a grant needs an amount above zero", next_step="--usd 5, --tokens 100000 or --steps 10")
         now = to_us(self._clock())
-        if expires_at is not None and expires_at.tzinfo is None:
-            raise UsageError(f"a grant expires at a time with a zone, not at {expires_at}")
-        expires_us = None if expires_at is None else to_us(expires_at)
-        if expires_us is not None and expires_us <= now:
-            raise UsageError(f"a grant cannot expire at {expires_at}, which is past", next_step="--expires 2h")
+        expires_us = _checked_grant(amount, expires_at, now)
         with self._store.write(durable=True) as connection:
-            claim(connection, [chain_of(path)])
-            row = _pot_to_grant(connection, path, per)
-            before = connection.execute(_GRANTS.where(grant.c.key == key)).mappings().first() if key else None
-            if before is not None and before["path"] != path:
-                raise UsageError(f"grant {key!r} was given to {before['path']}, and cannot be given to {path}")
-            if before is not None:
-                return self._line(connection, path, row["per"], now)
-            account_id = open_window(connection, row, now)
-            give(
-                connection,
-                account_id,
-                path,
-                amount,
-                author=author,
-                note=note,
-                now=now,
-                key=key,
-                expires_us=expires_us,
+            return grant_more(
+                connection, path, amount, author=author, note=note, now=now, per=per, key=key, expires_us=expires_us
             )
-            reopen(connection, path)
-            line = self._line(connection, path, row["per"], now)
-            if any(value is not None and value > NANOUSD_MAX for value in line.limit.values()):
-                raise UsageError(f"a grant to {path} must not raise a limit above {NANOUSD_MAX}")
-            return line
 
     def revoke(self, grant_id: int, *, author: str, note: str) -> Amounts:
         """Take back what a grant gave and nobody used; returns how much that was.
@@ -250,9 +221,54 @@ class Budgets:
                 query = query.where(pot.c.run_id.is_(None))
             return [_as_line(connection, row, now) for row in connection.execute(query, {"now": now}).mappings().all()]
 
-    def _line(self, connection: Connection, path: str, per: Period, now: int) -> BudgetLine:
-        query = CURRENT.where(pot.c.path == path, pot.c.per == per)
-        return _as_line(connection, connection.execute(query, {"now": now}).mappings().one(), now)
+
+def grant_more(
+    connection: Connection,
+    path: str,
+    amount: Amounts,
+    *,
+    author: str,
+    note: str,
+    now: int,
+    per: Period | None = None,
+    key: str | None = None,
+    expires_us: int | None = None,
+) -> BudgetLine:
+    """`Budgets.grant` within a transaction, of an amount above zero."""
+    claim(connection, [chain_of(path)])
+    row = _pot_to_grant(connection, path, per)
+    before = connection.execute(_GRANTS.where(grant.c.key == key)).mappings().first() if key else None
+    if before is not None and before["path"] != path:
+        raise UsageError(f"grant {key!r} was given to {before['path']}, and cannot be given to {path}")
+    if before is not None:
+        return _line(connection, path, row["per"], now)
+    account_id = open_window(connection, row, now)
+    give(connection, account_id, path, amount, author=author, note=note, now=now, key=key, expires_us=expires_us)
+    reopen(connection, path)
+    line = _line(connection, path, row["per"], now)
+    if any(value is not None and value > NANOUSD_MAX for value in line.limit.values()):
+        raise UsageError(f"a grant to {path} must not raise a limit above {NANOUSD_MAX}")
+    return line
+
+
+def _line(connection: Connection, path: str, per: Period, now: int) -> BudgetLine:
+    query = CURRENT.where(pot.c.path == path, pot.c.per == per)
+    return _as_line(connection, connection.execute(query, {"now": now}).mappings().one(), now)
+
+
+def _checked_grant(amount: Amounts, expires_at: datetime | None, now: int) -> int | None:
+    """When a grant expires, in microseconds; raises UsageError for one that gives nothing, or that has expired."""
+    for name in DIMENSIONS:
+        _check_amount(f"grant {name}", getattr(amount, name))
+    if not amount:
+        raise UsageError("a grant needs an amount above zero", next_step="--usd 5, --tokens 100000 or --steps 10")
+    if expires_at is None:
+        return None
+    if expires_at.tzinfo is None:
+        raise UsageError(f"a grant expires at a time with a zone, not at {expires_at}")
+    if to_us(expires_at) <= now:
+        raise UsageError(f"a grant cannot expire at {expires_at}, which is past", next_step="--expires 2h")
+    return to_us(expires_at)
 
 
 _GRANTS = (

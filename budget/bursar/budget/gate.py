@@ -31,12 +31,14 @@ __all__ = [
     "cancel",
     "closed",
     "cut_off",
+    "extend",
     "let_go",
     "one_owner",
     "open_run",
     "overdue",
     "reopen",
     "take",
+    "try_again",
     "use_final",
 ]
 
@@ -148,31 +150,15 @@ class Gates:
         The same goes for the agents that it uses as tools.
         """
         with self._store.write(durable=True) as connection:
-            its_own = pot.c.run_id == _run(connection, path)["run_id"]
-            connection.execute(update(pot).where(its_own, within(path)).values(_GOES_ON))
-            journal(
-                connection, chain=chain_of(path), kind="reopen", at_us=to_us(self._clock()), path=path, author=author
-            )
+            try_again(connection, path, to_us(self._clock()), author=author)
 
     def extend(self, path: str, seconds: float, *, author: str) -> None:
         """Give a run more working time, counted from what it has used, and let it go on where its own limit stopped it.
 
         A run without a limit in time keeps none. Raises UsageError for a time that is not above 0, or too long.
         """
-        if type(seconds) not in (int, float) or not 0 < seconds <= SECONDS_MAX:
-            raise UsageError(f"grant seconds {seconds!r}: expected a number above 0, at most {SECONDS_MAX}")
-        now = to_us(self._clock())
         with self._store.write(durable=True) as connection:
-            row = _run(connection, path)
-            if row["seconds_us"] is not None:
-                used = _used_us(row, until=_last_sign_us(row, now))
-                until = max(row["seconds_us"], used) + int(seconds * _SECOND_US)
-                if until > SECONDS_MAX * _SECOND_US:
-                    raise UsageError(f"a grant to {path} must not raise its time above {SECONDS_MAX} s")
-                connection.execute(update(pot).where(pot.c.id == row["id"]).values(seconds_us=until))
-            note = f"{seconds} s more working time"
-            journal(connection, chain=chain_of(path), kind="extend", at_us=now, path=path, author=author, note=note)
-            reopen(connection, path)
+            extend(connection, path, seconds, to_us(self._clock()), author=author)
 
     def cancel(self, path: str, *, author: str) -> None:
         """Refuse every further reservation of a run, or of an agent used as a tool in it, in every process."""
@@ -316,6 +302,29 @@ def _closed(row: Standing, call: Call, now: int, *, last_word: bool) -> Refusal 
 def overdue(path: str, until: datetime) -> Refusal:
     """Why a run does not go on that had to end by then."""
     return Refusal(cause="deadline", kind="run", path=path, detail=until.isoformat(timespec="seconds"))
+
+
+def try_again(connection: Connection, path: str, now: int, *, author: str) -> None:
+    """`Gates.reopen` within a transaction."""
+    its_own = pot.c.run_id == _run(connection, path)["run_id"]
+    connection.execute(update(pot).where(its_own, within(path)).values(_GOES_ON))
+    journal(connection, chain=chain_of(path), kind="reopen", at_us=now, path=path, author=author)
+
+
+def extend(connection: Connection, path: str, seconds: float, now: int, *, author: str) -> None:
+    """`Gates.extend` within a transaction."""
+    if type(seconds) not in (int, float) or not 0 < seconds <= SECONDS_MAX:
+        raise UsageError(f"grant seconds {seconds!r}: expected a number above 0, at most {SECONDS_MAX}")
+    row = _run(connection, path)
+    if row["seconds_us"] is not None:
+        used = _used_us(row, until=_last_sign_us(row, now))
+        until = max(row["seconds_us"], used) + int(seconds * _SECOND_US)
+        if until > SECONDS_MAX * _SECOND_US:
+            raise UsageError(f"a grant to {path} must not raise its time above {SECONDS_MAX} s")
+        connection.execute(update(pot).where(pot.c.id == row["id"]).values(seconds_us=until))
+    note = f"{seconds} s more working time"
+    journal(connection, chain=chain_of(path), kind="extend", at_us=now, path=path, author=author, note=note)
+    reopen(connection, path)
 
 
 def reopen(connection: Connection, path: str) -> None:
