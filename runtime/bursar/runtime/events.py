@@ -25,6 +25,7 @@ EventKind = Literal[
     "away",  # the ledger cannot be used; the run waits, or goes on within its lease
     "back",  # the ledger can be used again
     "interrupt",  # a person is asked
+    "graph",  # a part of LangGraph's own stream, in `data`: type, ns and data
     "ended",  # the run has ended, or waits
 ]
 

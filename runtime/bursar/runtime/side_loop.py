@@ -20,6 +20,9 @@ class SideLoop:
     """Started with the first call. Works from any thread that runs no event loop."""
 
     def __init__(self) -> None:
+        self.door: str | None = None
+        """The address at which runs are called by HTTP with keys of their own, once somebody asked for one."""
+
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False

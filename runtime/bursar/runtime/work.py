@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
+from langgraph.types import StreamMode
 
 from bursar.agents.agent import Agent, OnLimit
 from bursar.budget.errors import UsageError
@@ -39,6 +40,17 @@ class Work:
     limits: Limits
     on_limit: OnLimit | None
     max_output_tokens: int
+
+    context: Any = None
+    """What the graph's nodes find as `runtime.context`."""
+
+    modes: Sequence[StreamMode] = ()
+    """Of LangGraph's own stream, what whoever listens wants to hear."""
+
+    @property
+    def version(self) -> str:
+        """Of the graph's state; empty where none is declared."""
+        return self.governed.version if self.governed is not None else ""
 
     def bounded(self, limits: Limits | None) -> Limits:
         """A run's limits: those given tighten what was declared, and take the place of a graph's that has none."""

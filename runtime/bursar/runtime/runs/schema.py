@@ -40,7 +40,7 @@ run = Table(
     Column("output", Text),
     Column("interrupts", Text, nullable=False, server_default="[]"),
     Column("decisions", Text, nullable=False, server_default="{}"),  # interrupt id -> decision; each is final
-    Column("graph", Text, nullable=False, server_default="{}"),  # JSON: what its graph was when it was last executed
+    Column("context", Text),  # of a graph that declares one, as JSON
     Column("forked_from", Text),  # the run of which this is a fork
     Column("takeovers", Integer, nullable=False, server_default="0"),  # in a row, without any progress
     Column("taken_over_at", Text),  # the checkpoint from which it was last: another one is progress

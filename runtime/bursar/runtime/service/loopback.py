@@ -83,7 +83,7 @@ class _Loopback:
     def __init__(self, run: RunContext) -> None:
         self.callers = RunCallers()
         listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        self.url = run.side_loop.door = f"http://127.0.0.1:{listener.getsockname()[1]}"
         # Whoever connects before it serves waits in the listener's line.
         run.side_loop.begin(_serve(run.calls.catalog.config, self.callers, listener))
 

@@ -31,7 +31,7 @@ def upgrade() -> None:
         sa.Column("output", sa.Text(), nullable=True),
         sa.Column("interrupts", sa.Text(), server_default="[]", nullable=False),
         sa.Column("decisions", sa.Text(), server_default="{}", nullable=False),
-        sa.Column("graph", sa.Text(), server_default="{}", nullable=False),
+        sa.Column("context", sa.Text(), nullable=True),
         sa.Column("forked_from", sa.Text(), nullable=True),
         sa.Column("takeovers", sa.Integer(), server_default="0", nullable=False),
         sa.Column("taken_over_at", sa.Text(), nullable=True),
