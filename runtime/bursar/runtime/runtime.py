@@ -7,12 +7,15 @@ import json
 import os
 import random
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
+
+from langgraph.types import StreamMode
 
 from bursar.agents.agent import Agent, OnLimit
 from bursar.agents.load import load_agent
@@ -28,6 +31,7 @@ from bursar.runtime.decisions import Decision, checked, grant
 from bursar.runtime.engine import Engine, Listener, Resumption, ended_after_cancel
 from bursar.runtime.events import Event
 from bursar.runtime.execution import graph_config, question
+from bursar.runtime.graph_context import written_context
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Catalog
 from bursar.runtime.models.health import Health
@@ -134,6 +138,7 @@ class Runtime:
         name: str | None = None,
         target: str | None = None,
         within: str | None = None,
+        context: Any = None,
     ) -> Run:
         """Run an agent or a graph for a tenant, until it ends or waits.
 
@@ -141,7 +146,8 @@ class Runtime:
         beside the tenant's. `limits` tighten an agent's own, and are a graph's. `node_limits` are what single nodes
         may use in this run, by their names; of these only what is written down counts. `target` is where another
         process can load the agent from to resume the run (`file.py:name`). `within` is the path of another run that
-        pays for this one too, and whose limits hold over it.
+        pays for this one too, and whose limits hold over it. `context` is that of a graph which declares a
+        `context_schema`: data, kept with the run.
         Raises UsageError for a tenant, tier or input that cannot be, PriceMissingError, LedgerUnavailable.
         """
         run_id, work, begun = await self._admit(
@@ -156,6 +162,7 @@ class Runtime:
             name=name,
             target=target,
             within=within,
+            context=context,
         )
         return await self._engine.begin(run_id, work, begun)
 
@@ -173,8 +180,14 @@ class Runtime:
         name: str | None = None,
         target: str | None = None,
         within: str | None = None,
+        context: Any = None,
+        mode: StreamMode | Sequence[StreamMode] = (),
     ) -> AsyncGenerator[Event, None]:
-        """`run`, telling what happens while it does; the last event is `ended` and carries the run."""
+        """`run`, telling what happens while it does; the last event is `ended` and carries the run.
+
+        `mode` are modes of LangGraph's own stream, such as `["updates", "messages"]`; its parts are events `graph`,
+        whose `data` has `type`, `ns` and `data` as LangGraph's `version="v2"` does.
+        """
         run_id, work, begun = await self._admit(
             source,
             given,
@@ -187,8 +200,10 @@ class Runtime:
             name=name,
             target=target,
             within=within,
+            context=context,
         )
-        async for event in _told(partial(self._engine.begin, run_id, work, begun)):
+        heard = replace(work, modes=[mode] if isinstance(mode, str) else list(mode))
+        async for event in _told(partial(self._engine.begin, run_id, heard, begun)):
             yield event
 
     async def resume(
@@ -265,6 +280,7 @@ class Runtime:
         name: str | None,
         target: str | None,
         within: str | None,
+        context: Any,
     ) -> tuple[str, Work, Any]:
         section = tenant_of(self.config, tenant)
         require_team(self.config, tenant, team)
@@ -278,6 +294,7 @@ class Runtime:
         for agent in work.agents:
             require(agent, self._catalog, self.config)
         run_id = new_run_id(self._clock())
+        written = None if context is None else written_context(work.graph, context)
         begun = work.begin(given)
         kind, blob = work.serde.dumps_typed(begun)
         values = {
@@ -288,6 +305,7 @@ class Runtime:
             "agent": work.name,
             "target": target,
             "within": within,
+            "context": written,
             "on_limit": on_limit or work.on_limit or section.on_limit or "finalize",
             "max_output_tokens": work.max_output_tokens,
             "input_type": kind,
@@ -303,6 +321,7 @@ class Runtime:
             within=within,
         )
         await self._ledger.do(self._accept, values, scope, bounds, node_limits)
+        work = work.within(written)
         self._remember(run_id, work)
         return run_id, work, begun
 
@@ -373,7 +392,7 @@ class Runtime:
             return self._begun[row["id"]]
         named = self._works.get(row["agent"])
         if source is None and named is not None and named.is_declared:
-            return named
+            return named.within(row["context"])
         if source is None and row["target"]:
             source = load_agent(row["target"])
         if source is None:
@@ -384,7 +403,7 @@ class Runtime:
         work = self._ready(source, None if isinstance(source, Agent) else row["agent"])
         if work.name != row["agent"]:
             raise UsageError(f"run {row['id']} was made by agent {row['agent']}, not by {work.name}")
-        return work
+        return work.within(row["context"])
 
 
 async def _told(execute: Callable[[Listener], Awaitable[Run]]) -> AsyncGenerator[Event, None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import AIMessage
@@ -19,6 +19,7 @@ from bursar.budget.limits import Limits
 from bursar.memory.declared import with_declared_types
 from bursar.runtime.agent_graph import agent_graph, answer_in
 from bursar.runtime.governed import AnyGraph, Governed, govern, plain_name
+from bursar.runtime.graph_context import read_context
 
 __all__ = ["Source", "Work", "work_of"]
 
@@ -51,6 +52,10 @@ class Work:
     def version(self) -> str:
         """Of the graph's state; empty where none is declared."""
         return self.governed.version if self.governed is not None else ""
+
+    def within(self, context: str | None) -> Work:
+        """The same in the context that a run keeps; raises UsageError where the graph takes it no more."""
+        return self if context is None else replace(self, context=read_context(self.graph, context))
 
     def bounded(self, limits: Limits | None) -> Limits:
         """A run's limits: those given tighten what was declared, and take the place of a graph's that has none."""
