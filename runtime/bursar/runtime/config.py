@@ -34,6 +34,7 @@ from bursar.runtime.config_budgets import (
     overdrawn,
     require_parts_fit,
 )
+from bursar.runtime.config_escalations import EscalationsConfig, People, wrong_policy
 from bursar.runtime.config_fields import (
     SECTION,
     BaseUrl,
@@ -208,6 +209,18 @@ class TenantConfig(Section):
 
     webhooks: Webhooks = []
     """Who is told of the tenant's alerts; they are in the log in any case."""
+
+    people: People = {}
+    """Who may decide on escalations; without it anybody may."""
+
+    escalations: EscalationsConfig = Field(default_factory=EscalationsConfig)
+    """Who is asked what, in which hours, and what happens where nobody answers."""
+
+    @model_validator(mode="after")
+    def _people_can_decide(self) -> Self:
+        if problems := [*wrong_policy(self.people, self.escalations)]:
+            raise Problems(problems)
+        return self
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

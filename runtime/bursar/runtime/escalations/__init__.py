@@ -1,0 +1,1 @@
+"""What a person has to decide: asked, kept, shown to whom it concerns, decided once, and carried out."""
