@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from bursar.budget.alerts.alerts import Alerts
-from bursar.budget.alerts.endpoints import Endpoint
+from bursar.budget.alerts.courier import Address
 from bursar.budget.errors import LedgerError
 
 __all__ = ["telling"]
@@ -25,7 +25,7 @@ _log = logging.getLogger("bursar.runtime")
 
 @asynccontextmanager
 async def telling(
-    alerts: Alerts, endpoints: Sequence[Endpoint], *, rng: random.Random, period_s: float = PERIOD_S
+    alerts: Alerts, endpoints: Sequence[Address], *, rng: random.Random, period_s: float = PERIOD_S
 ) -> AsyncIterator[None]:
     """Sweep and deliver every `period_s` while entered, and deliver once more at the end, for short runs."""
     task = asyncio.create_task(_keep_telling(alerts, endpoints, rng, period_s))
@@ -40,7 +40,7 @@ async def telling(
                 await _tried(alerts.adeliver(endpoints, rng=rng))
 
 
-async def _keep_telling(alerts: Alerts, endpoints: Sequence[Endpoint], rng: random.Random, period_s: float) -> None:
+async def _keep_telling(alerts: Alerts, endpoints: Sequence[Address], rng: random.Random, period_s: float) -> None:
     while True:
         await asyncio.sleep(period_s * rng.uniform(0.8, 1.2))  # so that processes do not all look at once
         await _tried(asyncio.to_thread(alerts.sweep))

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from bursar.budget.alerts.endpoints import Endpoint, check_secret
+from bursar.budget.alerts.mailboxes import Mailbox
 from bursar.budget.errors import ConfigError
 from bursar.runtime.config_budgets import (
     AgentBudgets,
@@ -54,6 +55,7 @@ from bursar.runtime.config_names import as_mapping, misnamed
 from bursar.runtime.config_prices import SIM_PRICE, DeclaredPrice, GpuPrice, ModelPrice
 from bursar.runtime.config_problems import Problem, Problems, explain
 from bursar.runtime.config_routing import AutoConfig, DowngradeStep, RatesConfig
+from bursar.runtime.config_smtp import SmtpConfig
 from bursar.runtime.config_webhooks import Webhooks
 
 __all__ = [
@@ -272,6 +274,9 @@ class Config(Section):
     agents: Named[Text] = {}
     """The agents that the gateway offers as models `agent:NAME`: `file.py:name`, relative to this file."""
 
+    smtp: SmtpConfig | None = None
+    """The server that takes mail to `people`; without it nobody is told by e-mail."""
+
     gateway: GatewayConfig = Field(default_factory=GatewayConfig)
     """How `bursar serve` listens, and how many processes answer."""
 
@@ -326,11 +331,6 @@ class Config(Section):
         is_file = self.database.startswith("sqlite:///")
         return self.base / self.database.removeprefix("sqlite:///") if is_file else None
 
-    @property
-    def checkpoints_path(self) -> Path:
-        """The absolute path of the SQLite file of checkpoints, which every process that runs agents has to share."""
-        return (self.database_path or self.base / "bursar").with_suffix(".checkpoints.db")
-
     def database_url(self, env: Mapping[str, str] = os.environ) -> str:
         """The store's URL with its password; raises ConfigError where the password's variable is not set."""
         if self.database_path is not None:
@@ -342,6 +342,12 @@ class Config(Section):
         variable = self.database_password_env
         password = self._variable("database_password_env", name=variable, whose="the database", env=env)
         return make_url(self.database).set(password=password).render_as_string(hide_password=False)
+
+    def checkpoints_url(self, env: Mapping[str, str] = os.environ) -> str:
+        """The URL of the store of checkpoints: a file beside the ledger's, or the ledger's own database."""
+        if self.database_path is None:
+            return self.database_url(env)
+        return f"sqlite:///{self.database_path.with_suffix('.checkpoints.db')}"
 
     def error(self, *key: str | int, text: str, next_step: str | None = None) -> ConfigError:
         """An error that points at a key of the file, for what shows only when the setting is used."""
@@ -360,11 +366,11 @@ class Config(Section):
             otherwise=", or use provider: sim, which needs no key",
         )
 
-    def endpoints(self, env: Mapping[str, str] = os.environ) -> list[Endpoint]:
+    def endpoints(self, env: Mapping[str, str] = os.environ) -> list[Endpoint | Mailbox]:
         """Who is told of alerts; raises ConfigError where a secret's variable is not set, or holds none."""
         sections = {("organisations", name): one.webhooks for name, one in self.organisations.items()}
         sections |= {("tenants", name): one.webhooks for name, one in self.tenants.items()}
-        found = []
+        found: list[Endpoint | Mailbox] = []
         for (kind, name), webhooks in sections.items():
             for index, webhook in enumerate(webhooks):
                 key = (kind, name, "webhooks", index, "secret_env")
@@ -376,7 +382,20 @@ class Config(Section):
                     raise self.error(*key, text=text, next_step=error.next_step) from None
                 tenant = name if kind == "tenants" else f"org:{name}"
                 found.append(Endpoint(url=webhook.url, secret=secret, tenant=tenant, kinds=webhook.kinds))
-        return found
+        return found + self._mailboxes(env)
+
+    def _mailboxes(self, env: Mapping[str, str]) -> list[Endpoint | Mailbox]:
+        if self.smtp is None:
+            return []
+        variable = self.smtp.password_env
+        password = variable and self._variable("smtp", "password_env", name=variable, whose="the mail server", env=env)
+        server = self.smtp.server(password)
+        return [
+            Mailbox(address=person.email, person=name, tenant=tenant, smtp=server)
+            for tenant, section in self.tenants.items()
+            for name, person in section.people.items()
+            if person.email is not None
+        ]
 
     def _variable(self, *key: str | int, name: str, whose: str, env: Mapping[str, str], otherwise: str = "") -> str:
         """A secret; this is the one place where Bursar reads one from the environment."""

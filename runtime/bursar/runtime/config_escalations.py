@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from bursar.runtime.config_fields import SECTION, Name, Text, Usd, UserName, ZoneName
 from bursar.runtime.config_problems import KeyPath, Problem, Problems, nearest
+from bursar.runtime.config_smtp import MailAddress
 from bursar.runtime.escalations.hours import Hours
 from bursar.runtime.escalations.records import Reason
 from bursar.runtime.escalations.rule import OnExpiry
@@ -34,7 +35,6 @@ REMINDERS_MAX = 100
 
 _SPAN = r"^[1-9][0-9]{0,3}[mhd]$"
 _TIME = r"^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$"
-_EMAIL = r"^[^\s@,;<>\"]+@[^\s@,;<>\"]+$"
 
 
 def _span(value: str) -> str:
@@ -49,17 +49,10 @@ def _time(value: str) -> str:
     return value
 
 
-def _email(value: str) -> str:
-    if not re.fullmatch(_EMAIL, value):
-        raise ValueError("expected an address such as dana@example.com")
-    return value
-
-
 Span = Annotated[str, AfterValidator(_span), Field(json_schema_extra={"pattern": _SPAN})]
 """A length of time: minutes, hours or days of 24 hours, in working time where `hours` are declared."""
 
 TimeOfDay = Annotated[str, AfterValidator(_time), Field(json_schema_extra={"pattern": _TIME})]
-Email = Annotated[str, AfterValidator(_email), Field(json_schema_extra={"pattern": _EMAIL})]
 Names = Annotated[list[Name], Field(min_length=1)]
 DayName = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
@@ -78,7 +71,7 @@ class PersonConfig(BaseModel):
     ceiling_usd: Usd | None = None
     """The largest amount that they may approve or grant in one decision; without it there is no bound."""
 
-    email: Email | None = None
+    email: MailAddress | None = None
     """Where they are written to."""
 
 

@@ -20,7 +20,7 @@ from bursar.runtime.config import load_config
 
 if TYPE_CHECKING:
     from bursar.budget.alerts.alerts import AlertLine, DeliveryLine
-    from bursar.budget.alerts.endpoints import Endpoint
+    from bursar.budget.alerts.courier import Address
     from bursar.budget.alerts.webhooks import Answer
 
 __all__ = ["deliver", "ls", "try_out"]
@@ -67,7 +67,7 @@ def deliver(*, config: ConfigFile = CONFIG_FILE, dry_run: DryRun = False, as_jso
 def try_out(
     *, tenant: Tenant = None, config: ConfigFile = CONFIG_FILE, dry_run: DryRun = False, as_json: AsJson = False
 ) -> int:
-    """Send a signed test to every webhook."""
+    """Send a test to every webhook, signed, and to every mailbox."""
     endpoints = [one for one in load_config(config).endpoints() if tenant in (None, one.tenant)]
     with open_books(config) as books:
         if tenant and not endpoints:
@@ -92,10 +92,10 @@ def _print_due(due: dict[str, int]) -> None:
 
 
 def _no_webhooks() -> None:
-    console().print("no webhooks; name them under `webhooks:` of a tenant")
+    console().print("nobody is told; name `webhooks:` of a tenant, or `smtp:` and its `people:`")
 
 
-def _answer_json(one: Endpoint, answer: Answer | None) -> dict[str, Any]:
+def _answer_json(one: Address, answer: Answer | None) -> dict[str, Any]:
     tested = {} if answer is None else {"delivered": answer.delivered, "note": answer.note}
     return {"tenant": one.tenant, "endpoint": _shown(one.url), "dry_run": answer is None, **tested}
 

@@ -74,7 +74,7 @@ _DELIVER = """Look for alerts and send what is due, once.
 A runtime that is open does the same by itself, so this is for a machine that runs none.
 """
 
-_TEST = """Send a signed test to every webhook.
+_TEST = """Send a test to every webhook, signed, and to every mailbox.
 
 One that had asked for no more, by answering 410, is told again once a test succeeds. Exits with 1 where one fails.
 """

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from bursar.budget.alerts.mailboxes import Mailbox
 from bursar.budget.errors import BursarError
 from bursar.budget.stores.store import Store
 from bursar.budget.windows import utc_now
@@ -103,15 +104,18 @@ def _keys(config: Config, env: Mapping[str, str]) -> Iterator[Check]:
 
 
 def _webhooks(config: Config, env: Mapping[str, str]) -> Iterator[Check]:
-    """Whether every webhook has the secret without which no runtime opens; none is asked."""
+    """Whether webhooks and the mail server have the secrets without which no runtime opens; none is asked."""
     try:
         endpoints = config.endpoints(env)
     except BursarError as error:
         yield Check(state="fail", subject="webhook", text=error.message, next_step=error.next_step)
         return
-    if endpoints:
-        text = f"{counted(len(endpoints), 'webhook')} with a secret; try them with bursar alerts test"
-        yield Check(state="ok", subject="webhook", text=text)
+    mailboxes = [one for one in endpoints if isinstance(one, Mailbox)]
+    told = {"webhook": len(endpoints) - len(mailboxes), "mailbox": len(mailboxes)}
+    for subject, count in told.items():
+        if count:
+            text = f"{count} to be told of alerts; try with bursar alerts test"
+            yield Check(state="ok", subject=subject, text=text)
 
 
 def _models(config: Config) -> Iterator[Check]:
