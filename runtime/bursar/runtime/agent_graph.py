@@ -17,14 +17,12 @@ from langgraph.types import Send
 
 from bursar.agents.agent import Agent
 from bursar.budget.amounts import Amounts
-from bursar.budget.reservations import Call
-from bursar.runtime.approval import ask_for_approval
 from bursar.runtime.ask import Ask, PaidReply, answering
-from bursar.runtime.context import RunContext, current_run, digest_of, task_id
+from bursar.runtime.context import RunContext, current_run, task_id
 from bursar.runtime.routing.session import MADE_BY
 from bursar.runtime.stop import LimitReached
-from bursar.tools.arguments import ToolArgumentsError
-from bursar.tools.tool import Tool
+from bursar.runtime.tool_task import Asked, made, verdict_of
+from bursar.tools.approval import Verdict
 
 __all__ = ["AgentState", "agent_graph", "answer_in"]
 
@@ -48,10 +46,11 @@ class AgentState(TypedDict, total=False):
     kept_back: dict[str, int]
     """What was left for a last answer when the model was asked last."""
 
+    verdicts: list[Verdict]
+    """What the approval rules said of the calls that the model asked for last, in their order."""
 
-class _ToolCall(TypedDict):
-    call: dict[str, Any]
-    kept_back: dict[str, int]
+    refused: Annotated[dict[str, str], operator.or_]
+    """What the model was told of calls that people refused, by their digests."""
 
 
 def agent_graph(agent: Agent, checkpointer: Any = None) -> CompiledStateGraph[Any, Any, Any, Any]:
@@ -76,7 +75,11 @@ def answer_in(state: Mapping[str, Any]) -> str | None:
 
 def _next(state: AgentState) -> list[Send] | str:
     calls = state["messages"][-1].get("tool_calls")
-    return [Send("tool", {"call": call, "kept_back": state["kept_back"]}) for call in calls] if calls else END
+    if not calls:
+        return END
+    shared = {"kept_back": state["kept_back"], "refused": state.get("refused", {})}
+    asked = zip(calls, state["verdicts"], strict=True)
+    return [Send("tool", {"call": call, "verdict": verdict, **shared}) for call, verdict in asked]
 
 
 class _Nodes:
@@ -116,6 +119,8 @@ class _Nodes:
             run.on_delta,
         )
         update: AgentState = {"messages": [_said(paid)], "kept_back": asdict(paid.kept_back)}
+        if calls := paid.message.get("tool_calls"):
+            update["verdicts"] = [verdict_of(agent, call) for call in calls]
         if paid.capped and paid.finish_reason == "length" and not paid.message.get("tool_calls"):
             update["stopped"] = "the answer was cut: no more output fitted under a limit"
         return update
@@ -148,58 +153,12 @@ class _Nodes:
             **more,
         )
 
-    async def tool(self, state: _ToolCall) -> AgentState:
-        """Run one tool call: check it, ask where it must be approved, charge it, act; the result goes to the model."""
+    async def tool(self, state: Asked) -> AgentState:
+        """Make one tool call; what came of it goes to the model."""
         run = current_run().keeping(Amounts(**state["kept_back"]))
-        call = state["call"]
-        name = call["function"]["name"]
-        found = self._agent.tool(name)
-        if found is None:
-            known = ", ".join(tool.name for tool in self._agent.tools) or "none"  # type: ignore[union-attr]
-            return _result(call, f"error: there is no tool {name!r}; the tools are: {known}")
-        try:
-            arguments = found.check(call["function"]["arguments"])
-        except ToolArgumentsError as error:
-            return _result(call, f"error: {error}")
-        if isinstance(found, Tool) and found.approval == "always":
-            decision = ask_for_approval(run, name, arguments, call["id"])
-            if decision["type"] in ("reject", "respond"):
-                return _result(call, _answer_of(decision))
-            if decision["type"] == "edit":
-                arguments = decision["args"]  # checked when the decision was taken
-        return await self._act(run, found, arguments, call)
+        return await made(self._agent, run, state, self._delegate)  # type: ignore[return-value]  # an update of it
 
-    async def _act(
-        self, run: RunContext, found: Tool | Agent, arguments: Mapping[str, Any], call: dict[str, Any]
-    ) -> AgentState:
-        try:
-            await self._charge(run, found.name, arguments)
-            run.tell("tool", node="tool", text=found.name, data={"args": dict(arguments)})
-            if isinstance(found, Agent):
-                return await self._delegate(run, found, arguments["task"], call)
-            with run.entered():
-                result = await found.call(arguments)
-        except LimitReached as reached:
-            if not run.gives_last_answer:
-                raise
-            stopped = reached.refusal.words(final=True)
-            return {**_result(call, "error: not finished, a limit was reached"), "stopped": stopped}
-        run.tell("result", node="tool", text=found.name, data={"error": result.is_error})
-        return _result(call, f"error: {result.content}" if result.is_error else result.content)
-
-    async def _charge(self, run: RunContext, name: str, arguments: Mapping[str, Any]) -> None:
-        """One tool call on the ledger, once for this task however often it is run."""
-        call = Call(
-            id=f"{run.call_id()}:tool",
-            scope=run.scope,
-            epoch=run.epoch,
-            node="tool",
-            model=name,
-            digest=digest_of({"tool": name, "args": arguments}),
-        )
-        await run.calls.charge_tool(run, call)
-
-    async def _delegate(self, run: RunContext, agent: Agent, task: str, call: dict[str, Any]) -> AgentState:
+    async def _delegate(self, run: RunContext, agent: Agent, task: str) -> str:
         """Let another agent do the task, inside its own limits and on this run's money."""
         inner = run.child(agent, f"{agent.name}.{task_id()[:8]}")  # the same when the task is run again
         await run.calls.open(run, inner.scope, agent.limits)
@@ -209,8 +168,8 @@ class _Nodes:
         except LimitReached as reached:
             if reached.refusal.path != inner.scope.run_paths[-1]:
                 raise  # not its own limit
-            return _result(call, f"error: {agent.name} was stopped. {reached.refusal.words()}")
-        return _result(call, answer_in(state) or "error: no answer")
+            return f"error: {agent.name} was stopped. {reached.refusal.words()}"
+        return answer_in(state) or "error: no answer"
 
     def _conversation(self, state: AgentState) -> Sequence[Mapping[str, Any]]:
         return [{"role": "system", "content": self._agent.instructions}, *state["messages"]]
@@ -219,14 +178,3 @@ class _Nodes:
 def _said(paid: PaidReply) -> dict[str, Any]:
     """The answer as a message of the state, with who wrote it."""
     return {**paid.message, MADE_BY: paid.model}
-
-
-def _result(call: Mapping[str, Any], content: str) -> AgentState:
-    return {"messages": [{"role": "tool", "tool_call_id": call["id"], "content": content}]}
-
-
-def _answer_of(decision: Mapping[str, Any]) -> str:
-    message = decision.get("message")
-    if decision["type"] == "respond":
-        return str(message or "")
-    return f"rejected by a person{f': {message}' if message else ''}; it was not done"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,8 @@ from langgraph.types import Interrupt as GraphInterrupt
 from bursar.budget.errors import BursarError, LedgerError
 from bursar.budget.refusal import Refusal
 from bursar.memory import EPOCH_KEY
-from bursar.runtime.approval import APPROVAL_KEYS
 from bursar.runtime.context import RUN_KEY, RunContext
+from bursar.runtime.escalations.kinds import questions
 from bursar.runtime.runs.run import Interrupt, RunStatus
 from bursar.runtime.stop import LimitReached
 from bursar.runtime.work import Work
@@ -151,11 +151,11 @@ def _seconds_left(run: RunContext) -> float | None:
 
 
 def question(found: GraphInterrupt) -> Interrupt:
-    """A graph's interrupt as a question; only what has an approval's exact shape is one."""
+    """A graph's interrupt as a question; only what has our own exact shape is one of ours."""
     value = found.value
-    if isinstance(value, Mapping) and value.get("reason") == "approval" and value.keys() == APPROVAL_KEYS:
-        payload = {key: one for key, one in value.items() if key not in ("reason", "words", "allowed")}
+    asked = questions(found)[0]
+    if asked.kind == "bursar":
         return Interrupt(
-            id=found.id, reason="approval", words=value["words"], payload=payload, allowed=value["allowed"]
+            id=asked.id, reason=asked.reason, words=asked.words, payload=asked.payload, allowed=asked.allowed
         )
     return Interrupt(id=found.id, reason="question", words=str(value), payload={"value": value}, allowed=())

@@ -19,6 +19,7 @@ from bursar.runtime.asking import Asking
 from bursar.runtime.attempt import Attempts
 from bursar.runtime.cascading import Cascading
 from bursar.runtime.context import RunContext
+from bursar.runtime.effects import Effects
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Catalog
 from bursar.runtime.models.health import Health
@@ -28,6 +29,7 @@ from bursar.runtime.routing.allow import Policy
 from bursar.runtime.routing.router import Router
 from bursar.runtime.stop import LimitReached, ModelCallFailed
 from bursar.runtime.waiting import WaitingRoom
+from bursar.tools.journal import EffectJournal
 
 __all__ = ["PaidCalls"]
 
@@ -53,6 +55,7 @@ class PaidCalls:
         self._attempts = Attempts(ledger, WaitingRoom(rng), health, clock=clock, rng=rng, sleep=sleep)
         self._ledger = ledger
         self._cascading = Cascading(self._answer, ledger, catalog)
+        self.effects = Effects(EffectJournal(ledger.ledger.store, clock), ledger, self._stop)
         self.embeddings = PaidEmbeddings(catalog, self._attempts, self.counter, self._router.policy, self._stop)
 
     async def begin(self, run: RunContext) -> None:

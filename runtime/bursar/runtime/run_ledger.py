@@ -136,6 +136,10 @@ class RunLedger:
         """An operation that may be done twice: a commit that was cut off is done again."""
         return await self._patiently(partial(self._thread.do, operation, *args, **kwargs))
 
+    async def record(self, operation: Callable[[], R], otherwise: R) -> R:
+        """What must not be lost: done here and now, or as soon as the store takes it; then wait as `settle` does."""
+        return await self._written(self._thread.at_once_or_kept(operation), otherwise)
+
     async def begin(self) -> None:
         """Take the lease, where the run has one."""
         if self._lease is not None:

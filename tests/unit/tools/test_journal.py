@@ -20,6 +20,8 @@ from bursar.tools.effect_table import MIGRATIONS, effect, metadata
 from bursar.tools.journal import Done, EffectId, EffectJournal, Fresh, InDoubt
 from bursar.tools.result import ToolResult
 
+IN_DOUBT = InDoubt("run_1:task::0:tool", "a", asked=False)
+ASKED = InDoubt("run_1:task::0:tool", "a", asked=True)
 PAID = ToolResult("paid \N{EURO SIGN}10\0")
 
 
@@ -75,7 +77,7 @@ def test_the_same_beginning_is_fresh_again(journal: EffectJournal) -> None:
 
 def test_another_beginning_of_what_has_not_ended_is_in_doubt(journal: EffectJournal) -> None:
     journal.begin(refund(), "refund", attempt="a")
-    assert journal.begin(refund(), "refund", attempt="b") == InDoubt("run_1:task::0:tool", asked=False, answers=0)
+    assert journal.begin(refund(), "refund", attempt="b") == IN_DOUBT
 
 
 def test_what_is_done_is_not_done_again_and_its_result_is_kept(journal: EffectJournal) -> None:
@@ -90,7 +92,7 @@ def test_what_is_done_is_not_done_again_and_its_result_is_kept(journal: EffectJo
 def test_only_the_attempt_that_acts_says_how_it_ended(journal: EffectJournal) -> None:
     """One that a person took for dead, and that was begun anew, writes nothing when it ends after all."""
     journal.begin(refund(), "refund", attempt="a")
-    journal.settle(ITS, happened=False, by="check")
+    journal.settle(ITS, IN_DOUBT, result=None, by="check")
     assert isinstance(journal.begin(refund(), "refund", attempt="b"), Fresh)
     assert not journal.finish(ITS, PAID, attempt="a")
     assert state(journal) == "intent"
@@ -98,8 +100,8 @@ def test_only_the_attempt_that_acts_says_how_it_ended(journal: EffectJournal) ->
 
 def test_what_ends_before_it_is_begun_anew_is_done_after_all(journal: EffectJournal) -> None:
     journal.begin(refund(), "refund", attempt="a")
-    journal.doubt(ITS)
-    journal.settle(ITS, happened=False, by="dana", answers=0)
+    journal.doubt(ITS, attempt="a")
+    journal.settle(ITS, ASKED, result=None, by="dana")
     assert journal.finish(ITS, PAID, attempt="a")
     assert journal.begin(refund(), "refund", attempt="b") == Done(PAID)
 
@@ -108,22 +110,24 @@ def test_what_ends_before_it_is_begun_anew_is_done_after_all(journal: EffectJour
 def test_a_person_settles_a_doubt_once(happened: bool, journal: EffectJournal) -> None:
     """And what is asked of a person is no more the check's to settle."""
     journal.begin(refund(), "refund", attempt="a")
-    journal.doubt(ITS)
-    assert journal.begin(refund(), "refund", attempt="b") == InDoubt("run_1:task::0:tool", asked=True, answers=0)
-    assert not journal.settle(ITS, happened=True, result=PAID, by="check")
-    assert journal.settle(ITS, happened=happened, result=PAID, by="dana", answers=0)
-    assert not journal.settle(ITS, happened=not happened, by="eve", answers=0)
+    journal.doubt(ITS, attempt="a")
+    assert journal.begin(refund(), "refund", attempt="b") == ASKED
+    assert not journal.settle(ITS, IN_DOUBT, result=PAID, by="check")
+    assert journal.settle(ITS, ASKED, result=PAID if happened else None, by="dana")
+    assert not journal.settle(ITS, ASKED, result=None if happened else PAID, by="eve")
     again = journal.begin(refund(), "refund", attempt="b")
     assert again == (Done(PAID) if happened else Fresh("run_1:task::0:tool"))
 
 
 def test_an_answer_settles_one_doubt_only(journal: EffectJournal) -> None:
-    """A call that is cut off once more is a new doubt, and knows how many were answered before."""
+    """A call that is cut off once more is a new doubt."""
     journal.begin(refund(), "refund", attempt="a")
-    journal.doubt(ITS)
-    journal.settle(ITS, happened=False, by="dana", answers=0)
+    journal.doubt(ITS, attempt="a")
+    journal.settle(ITS, ASKED, result=None, by="dana")
     journal.begin(refund(), "refund", attempt="b")
-    assert journal.begin(refund(), "refund", attempt="c") == InDoubt("run_1:task::0:tool", asked=False, answers=1)
+    assert journal.begin(refund(), "refund", attempt="c") == InDoubt("run_1:task::0:tool", "b", asked=False)
+    journal.doubt(ITS, attempt="b")
+    assert not journal.settle(ITS, ASKED, result=None, by="dana")
 
 
 def test_what_surely_did_not_happen_is_begun_anew(journal: EffectJournal) -> None:
@@ -167,7 +171,7 @@ def test_a_fork_does_not_repeat_what_its_source_did(ended: bool, journal: Effect
     if ended:
         journal.finish(ITS, PAID, attempt="a")
     forked = journal.begin(refund("run_2"), "refund", attempt="b", forked_from=["run_1"])
-    assert forked == (Done(PAID) if ended else InDoubt("run_1:task::0:tool", asked=False, answers=0))
+    assert forked == (Done(PAID) if ended else IN_DOUBT)
     assert journal.begin(refund("run_2"), "refund", attempt="c", forked_from=["run_1"]) == forked
 
 

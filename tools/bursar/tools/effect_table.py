@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Integer, MetaData, PrimaryKeyConstraint, Table, Text
+from sqlalchemy import BigInteger, CheckConstraint, Column, MetaData, PrimaryKeyConstraint, Table, Text
 
 __all__ = ["MIGRATIONS", "effect", "metadata"]
 
@@ -25,7 +25,6 @@ effect = Table(
     Column("given", Text, nullable=False),  # the idempotency key that the tool was given
     Column("state", Text, nullable=False),  # intent | done | not_done | in_doubt
     Column("attempt", Text, nullable=False),  # who acts, or did: nobody else may write how it ended
-    Column("answers", Integer, nullable=False, server_default="0"),  # of people, on whether it happened
     Column("result", Text),  # JSON: what the model is told
     Column("settled_by", Text),  # tool | check | a person
     Column("begun_us", BigInteger, nullable=False),

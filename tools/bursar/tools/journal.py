@@ -72,11 +72,11 @@ class InDoubt:
     """It was begun before, and nobody knows whether it acted."""
 
     key: str
+    attempt: str
+    """The one in doubt; an answer about it settles no other."""
+
     asked: bool
     """Whether a person is asked already, so that only a person settles it."""
-
-    answers: int
-    """How many earlier doubts about this call people have settled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,6 @@ class _Found(NamedTuple):
     attempt: str
     digest: str
     given: str
-    answers: int
     result: str | None
 
 
@@ -152,7 +151,7 @@ class EffectJournal:
             if found.state == "not_done":
                 _change(connection, its, state="intent", attempt=attempt, digest=call.digest, begun_us=now)
             elif found.state == "in_doubt" or found.attempt != attempt:
-                return InDoubt(found.given, found.state == "in_doubt", found.answers)
+                return InDoubt(found.given, found.attempt, found.state == "in_doubt")
             return Fresh(found.given)
 
     def finish(self, its: EffectId, result: ToolResult, *, attempt: str) -> bool:
@@ -168,27 +167,18 @@ class EffectJournal:
             mine = effect.c.attempt == attempt
             _change(connection, its, mine, effect.c.state != "done", state="not_done", settled_us=None)
 
-    def doubt(self, its: EffectId) -> None:
+    def doubt(self, its: EffectId, *, attempt: str) -> None:
         """Say that a person is asked; from now on only a person settles it, or the attempt itself when it ends."""
         with self._store.write(durable=True) as connection:
-            _change(connection, its, effect.c.state == "intent", state="in_doubt")
+            _change(connection, its, effect.c.attempt == attempt, effect.c.state == "intent", state="in_doubt")
 
-    def settle(
-        self, its: EffectId, *, happened: bool, result: ToolResult | None = None, by: str, answers: int | None = None
-    ) -> bool:
-        """Say whether it happened, and with which result; False where that is settled already.
-
-        With `answers` a person says so, to the doubt before which people had settled so many.
-        """
-        doubtful = ["intent"] if answers is None else ["in_doubt"]
-        values: dict[str, Any] = {"state": "not_done", "result": None}
-        if happened:
-            values = {"state": "done", "result": json.dumps(asdict(result or ToolResult("")))}
-        if answers is not None:
-            values["answers"] = answers + 1
+    def settle(self, its: EffectId, doubt: InDoubt, *, result: ToolResult | None, by: str) -> bool:
+        """Say what came of the attempt in doubt, or by None that nothing did; False where that is settled already."""
+        state, kept = ("not_done", None) if result is None else ("done", json.dumps(asdict(result)))
+        still = effect.c.state == ("in_doubt" if doubt.asked else "intent")
         with self._store.write(durable=True) as connection:
-            now, open_ = to_us(self._clock()), effect.c.state.in_(doubtful)
-            return bool(_change(connection, its, open_, **values, settled_us=now, settled_by=by))
+            settled = {"state": state, "result": kept, "settled_us": to_us(self._clock()), "settled_by": by}
+            return bool(_change(connection, its, effect.c.attempt == doubt.attempt, still, **settled))
 
     def ls(self, run_id: str, *, tenant: str | None = None) -> list[EffectEntry]:
         """The effects of a run, in the order in which they were begun."""

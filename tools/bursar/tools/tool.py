@@ -33,7 +33,7 @@ Check = Callable[[str], Any]
 """Whether a call happened, by its idempotency key: what came of it, or None where it surely did not. May be async."""
 
 Late = Callable[[Future[ToolResult]], None]
-"""Told when the function of a call that was cancelled has ended."""
+"""Given the future of a plain function whose call was cancelled: it goes on, or is cancelled as it had not begun."""
 
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """What OpenAI's API accepts as a function's name."""
@@ -94,7 +94,7 @@ class Tool:
         """Run the function on arguments that `check` returned; a failure is a result too.
 
         A plain function runs in a thread with the caller's context variables, and goes on when the call is cancelled;
-        `late` is then given its future, once it has ended, or at once where it had not begun.
+        `late` is then given its future, which is cancelled where it had not begun.
         Only what must stop the run is raised: LangGraph's GraphBubbleUp, a cancellation, KeyboardInterrupt, SystemExit.
         """
         if not inspect.iscoroutinefunction(self.function):
@@ -207,7 +207,7 @@ async def _in_thread(work: Callable[[], ToolResult], late: Late | None) -> ToolR
     except asyncio.CancelledError:
         ended.cancel()  # has no effect once it has begun
         if late is not None:
-            ended.add_done_callback(late)
+            late(ended)
         raise
     return ended.result()
 

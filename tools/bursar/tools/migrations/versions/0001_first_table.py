@@ -19,7 +19,6 @@ def upgrade() -> None:
         sa.Column("given", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("attempt", sa.Text(), nullable=False),
-        sa.Column("answers", sa.Integer(), server_default="0", nullable=False),
         sa.Column("result", sa.Text(), nullable=True),
         sa.Column("settled_by", sa.Text(), nullable=True),
         sa.Column("begun_us", sa.BigInteger(), nullable=False),
