@@ -109,8 +109,13 @@ class LevelConfig(BaseModel):
     model_config = SECTION
 
     roles: list[Name] = []
+    """Whoever has one of these roles."""
+
     teams: list[Name] = []
+    """Whoever is in one of these teams."""
+
     people: list[UserName] = []
+    """These, by their names."""
 
     within: Span = "7d"
     """How long they have, such as `4h`; then the next level may decide, too, or the last is over."""
