@@ -61,7 +61,7 @@ async def measure() -> Figures:
     """CPU ms a step, and a run, of each variant."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        ours = await stack.enter_async_context(open_checkpoints(folder / "bare.db"))
+        ours = await stack.enter_async_context(open_checkpoints(f"sqlite:///{folder / 'bare.db'}"))
         theirs = await stack.enter_async_context(AsyncSqliteSaver.from_conn_string(str(folder / "langgraph.db")))
         config = parse_config(_CONFIG.format(folder=folder), file="bench.yaml")
         runtime = await stack.enter_async_context(Runtime.open(config))

@@ -189,10 +189,10 @@ class _NoGate:
 async def _ungoverned(stack: AsyncExitStack, folder: Path, base: str) -> Callable[[], Awaitable[None]]:
     from bursar.budget import Scope
     from bursar.budget.windows import utc_now
-    from bursar.memory.checkpoints import open_checkpoints
+    from bursar.memory import open_checkpoints
     from bursar.runtime.side_loop import SideLoop
 
-    saver = await stack.enter_async_context(open_checkpoints(folder / "ungoverned.db"))
+    saver = await stack.enter_async_context(open_checkpoints(f"sqlite:///{folder / 'ungoverned.db'}"))
     provider = OpenAIProvider("none", base, output_bound="max_tokens")
     stack.push_async_callback(provider.aclose)
     graph = agent_graph(AGENT, saver)

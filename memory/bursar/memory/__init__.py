@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from bursar.memory.checkpoints import EPOCH_KEY, CheckpointSaver, open_checkpoints
+from bursar.memory.checkpoints import EPOCH_KEY, TENANT_KEY, CheckpointSaver
 from bursar.memory.errors import CheckpointError, CheckpointFenced, CheckpointRefused, CheckpointsUnavailable
+from bursar.memory.opening import open_checkpoints
 from bursar.memory.strict import AllowedType, StrictSerializer
 
 __all__ = [
     "EPOCH_KEY",
+    "TENANT_KEY",
     "AllowedType",
     "CheckpointError",
     "CheckpointFenced",

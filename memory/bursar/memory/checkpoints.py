@@ -1,232 +1,216 @@
-"""The checkpoints of runs: LangGraph's SQLite saver on a file of its own, read strictly."""
+"""The saver of checkpoints, for a SQLite file and a PostgreSQL database."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
-from contextvars import ContextVar
-from functools import wraps
-from pathlib import Path
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain, islice
+from typing import Any, Final
 
-import aiosqlite
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+    get_checkpoint_id,
+    get_checkpoint_metadata,
+)
+from sqlalchemy import Connection
 
-from bursar.memory.errors import CheckpointFenced, CheckpointRefused, CheckpointsUnavailable
-from bursar.memory.strict import AllowedType, StrictSerializer
+from bursar.budget.stores.store import Store
+from bursar.memory.copying import copy_thread
+from bursar.memory.delta import delta_history
+from bursar.memory.explained import explained
+from bursar.memory.hops import Hops
+from bursar.memory.pruning import delete_runs, prune, threads_of_runs
+from bursar.memory.reading import TENANT_KEY, Wanted, as_tuple, config_of, pages
+from bursar.memory.rows import Kept, Row
+from bursar.memory.strict import StrictSerializer
+from bursar.memory.threads import Held, Place, Rows, WriteRow
 
-__all__ = ["EPOCH_KEY", "CheckpointSaver", "open_checkpoints"]
+__all__ = ["EPOCH_KEY", "TENANT_KEY", "CheckpointSaver"]
 
 EPOCH_KEY: Final = "bursar_epoch"
 """In a config's `configurable`: the epoch with which its writer holds the thread, for `CheckpointSaver.fence`."""
 
-BUSY_TIMEOUT_S: Final = 30.0
-"""How long a write waits while other processes write to the same file."""
 
-VERSION: Final = 1
-"""Of the file, in its `user_version`; raised when an older Bursar could no longer read it."""
+class CheckpointSaver(Hops):
+    """LangGraph's contract on our own tables; the asynchronous half of it is in `Hops`.
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-@asynccontextmanager
-async def open_checkpoints(path: Path, *, allowed_types: Iterable[AllowedType] = ()) -> AsyncIterator[CheckpointSaver]:
-    """Open the checkpoints in `path`, made when it is missing; several processes may have it open at once.
-
-    The saver goes to `graph.compile(checkpointer=...)`. `allowed_types` are those that a graph's state holds besides
-    messages, LangGraph's types and the standard library's values; `saver.with_allowlist(...)` adds some for one graph.
-    Raises CheckpointsUnavailable, here and in every use, where the file cannot be used; CheckpointRefused in use.
-    """
-    await asyncio.to_thread(_prepare, path)
-    async with _Connection(lambda: _connect(path), iter_chunk_size=64) as connection:
-        saver = CheckpointSaver(connection, path, StrictSerializer(allowed_types))
-        with _explained(path):
-            await saver.setup()
-            await connection.execute("PRAGMA synchronous=NORMAL")
-        try:
-            yield saver
-        finally:
-            if saver.running:
-                await asyncio.wait(saver.running)
-
-
-def _prepare(path: Path) -> None:
-    """Find out whether the file can be used before a thread is started for it, and mark it as ours."""
-    with _explained(path), closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as connection:
-        (found,) = connection.execute("PRAGMA user_version").fetchone()
-        if found > VERSION:
-            raise CheckpointsUnavailable(
-                f"the checkpoints {path} have version {found}, and this Bursar knows versions up to {VERSION}",
-                next_step="pip install --upgrade bursar",
-            )
-        # Of two that switch a new file to WAL at once, SQLite refuses one without waiting.
-        for attempt in Retrying(
-            retry=retry_if_exception(_is_busy),
-            wait=wait_random_exponential(multiplier=0.01, max=0.5),
-            stop=stop_after_delay(BUSY_TIMEOUT_S),
-            reraise=True,
-        ):
-            with attempt:
-                connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("CREATE TABLE IF NOT EXISTS fence (thread_id TEXT PRIMARY KEY, epoch INTEGER NOT NULL)")
-        connection.execute(f"PRAGMA user_version={VERSION}")  # also shows whether the file can be written
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    # IMMEDIATE: a transaction that must wait has then read nothing yet, and so cannot have become stale.
-    return sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level="IMMEDIATE")
-
-
-def _is_busy(error: BaseException) -> bool:
-    return isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_BUSY
-
-
-def _code(error: sqlite3.Error) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-_NEXT_STEPS: Final = {
-    sqlite3.SQLITE_ERROR: "another version of Bursar or another program made it: name another file",
-    sqlite3.SQLITE_NOTADB: "name another file",
-    sqlite3.SQLITE_CANTOPEN: "check that its folder exists and is writable",
-    sqlite3.SQLITE_READONLY: "make the file and its folder writable",
-    sqlite3.SQLITE_PERM: "make the file and its folder writable",
-    sqlite3.SQLITE_BUSY: "wait for the process that holds it, or end that process",
-    sqlite3.SQLITE_FULL: "free some space",
-    sqlite3.SQLITE_IOERR: "check the disk",
-    sqlite3.SQLITE_CORRUPT: "restore it from a backup",
-}
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        raise CheckpointsUnavailable(
-            f"the checkpoints {path} cannot be used: {error}",
-            next_step=_NEXT_STEPS.get(_code(error)),
-        ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointRefused(f"the metadata of a checkpoint in {path} cannot be read: {error}") from error
-
-
-def _whole(
-    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
-    """Explain what the database says, and finish even when cancelled.
-
-    A write cancelled between its insert and its commit would hold the file's write lock until the next write.
+    Safe to use from several threads and processes. Every method raises CheckpointsUnavailable where the store cannot
+    be used, and every one that reads CheckpointRefused for what was damaged, moved or may not be rebuilt.
     """
 
-    @wraps(method)
-    async def run(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with _explained(self.path):
-            task = asyncio.ensure_future(method(self, *args, **kwargs))
-            self.running.add(task)
-            task.add_done_callback(self.running.discard)
-            return await asyncio.shield(task)
+    serde: StrictSerializer
 
-    return run
+    def __init__(self, store: Store, threads: Executor, serde: StrictSerializer) -> None:
+        """`threads` are those in which the asynchronous methods wait for the store."""
+        super().__init__(threads, serde)
+        self._store = store
+        self._tenant = ""
 
+    def for_tenant(self, tenant: str) -> CheckpointSaver:
+        """The same for the threads of one tenant, where a config does not name another under `TENANT_KEY`."""
+        bound = copy.copy(self)
+        bound._tenant = tenant
+        return bound
 
-_writer: ContextVar[tuple[str, int] | None] = ContextVar("writer", default=None)
-"""The thread and the epoch of the write that is being made; None where the writer named no epoch."""
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint that the config names, or the newest of its thread."""
+        place = self._place(config)
+        with self._reading() as connection:
+            if (rows := Rows.of(connection, place)) is None:
+                return None
+            wanted = place.id or rows.newest(place.ns)
+            row = rows.row(place.ns, wanted) if wanted else None
+            return as_tuple(rows, place, row, self.serde) if row else None
 
-
-@contextmanager
-def _writing(config: RunnableConfig) -> Iterator[None]:
-    named = config["configurable"]
-    epoch = named.get(EPOCH_KEY)
-    token = _writer.set(None if epoch is None else (str(named["thread_id"]), epoch))
-    try:
-        yield
-    finally:
-        _writer.reset(token)
-
-
-class _Connection(aiosqlite.Connection):
-    """Compares at the commit: the write lock is held then, so nobody can raise the fence between the two."""
-
-    async def commit(self) -> None:
-        writer = _writer.get()
-        if writer is None:
-            return await super().commit()
-        # One way to the connection's thread and back for all of it: each costs more than the statements do.
-        taken: int | None = await self._execute(  # type: ignore[no-untyped-call]  # untyped in aiosqlite
-            self._commit_unless_fenced, writer
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """The checkpoints of a thread, or of all threads of the tenant, newest first."""
+        named = config["configurable"] if config else {}
+        wanted = Wanted(
+            tenant=str(named.get(TENANT_KEY, self._tenant)),
+            thread_id=named.get("thread_id"),
+            ns=named.get("checkpoint_ns"),
+            id=named.get("checkpoint_id"),
+            before=get_checkpoint_id(before) if before else None,
+            facts=filter or {},
         )
-        if taken is not None:
-            raise CheckpointFenced(
-                f"{writer[0]} was taken over by another worker (epoch {taken}, here {writer[1]}); nothing was written",
-                next_step="leave it to that worker",
-            )
+        return islice(chain.from_iterable(self._pages(wanted)), limit)
 
-    def _commit_unless_fenced(self, writer: tuple[str, int]) -> int | None:
-        """The epoch that is in the way; nothing is written then."""
-        row = self._conn.execute("SELECT epoch FROM fence WHERE thread_id = ? AND epoch > ?", writer).fetchone()
-        if row is None:
-            self._conn.commit()
-            return None
-        self._conn.rollback()
-        return int(row[0])
-
-
-class CheckpointSaver(AsyncSqliteSaver):
-    """LangGraph's saver, which explains what goes wrong and refuses a worker that lost the thread."""
-
-    def __init__(self, connection: aiosqlite.Connection, path: Path, serde: StrictSerializer) -> None:
-        super().__init__(connection, serde=serde)
-        self.path = path
-        self.running: set[asyncio.Future[Any]] = set()
-
-    aget_tuple = _whole(AsyncSqliteSaver.aget_tuple)
-    adelete_thread = _whole(AsyncSqliteSaver.adelete_thread)
-    aget_delta_channel_history = _whole(AsyncSqliteSaver.aget_delta_channel_history)
-
-    @_whole
-    async def fence(self, thread_id: str, epoch: int) -> None:
-        """From now on, refuse every write to the thread whose config names a lower epoch under `EPOCH_KEY`.
-
-        The fence is never lowered, and holds for all processes. A config without the key is not compared. The write
-        that is refused raises CheckpointFenced.
-        """
-        async with self.lock:
-            await self.conn.execute(
-                "INSERT INTO fence VALUES (?, ?) ON CONFLICT DO UPDATE SET epoch = max(epoch, excluded.epoch)",
-                (thread_id, epoch),
-            )
-            await self.conn.commit()
-
-    @_whole
-    async def aput(
+    def put(
         self,
         config: RunnableConfig,
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """As LangGraph's; raises CheckpointFenced where another worker took the thread over."""
-        with _writing(config):
-            return await super().aput(config, checkpoint, metadata, new_versions)
+        """Store a checkpoint; raises CheckpointFenced where another worker took the thread over."""
+        place = self._place(config)
+        facts = get_checkpoint_metadata(config, metadata)
+        bare = {name: value for name, value in checkpoint.items() if name != "channel_values"}
+        _, said = self.serde.dumps_typed((bare, facts))
+        values = checkpoint["channel_values"]
+        fresh = {name: self.serde.dumps_typed(values[name]) for name in new_versions if name in values}
+        with self._writing(place) as held:
+            before = held.row(place.ns, place.id) if place.id else None
+            kept: dict[str, tuple[Any, Kept]] = {}
+            for name, version in checkpoint["channel_versions"].items():
+                if name not in new_versions and before and before.version(name) == version:
+                    kept[name] = before.values[name]
+                elif name in values:
+                    kind, content = fresh.get(name) or self.serde.dumps_typed(values[name])
+                    kept[name] = version, Kept(kind, held.strands.keep(content, f"{place.ns}:{name}"))
+            held.put(place.ns, checkpoint["id"], facts.get("run_id"), Row(place.id, said, kept))
+            held.save()
+        return config_of(place, checkpoint["id"])
 
-    @_whole
-    async def aput_writes(
+    def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """As LangGraph's; raises CheckpointFenced where another worker took the thread over."""
-        with _writing(config):
-            await super().aput_writes(config, writes, task_id, task_path)
+        """Store what a task of a checkpoint wrote; raises CheckpointFenced like `put`."""
+        place = self._place(config)
+        written = [(channel, *self.serde.dumps_typed(value)) for channel, value in writes]
+        with self._writing(place) as held:
+            for number, (channel, kind, content) in enumerate(written):
+                idx = WRITES_IDX_MAP.get(channel, number)
+                value = Kept(kind, held.strands.cut(content))
+                row = WriteRow(task=task_id, idx=idx, path=task_path, channel=channel, value=value)
+                held.put_write(place.ns, str(place.id), row)
 
-    async def alist(self, *args: Any, **kwargs: Any) -> AsyncIterator[CheckpointTuple]:
-        """As LangGraph's."""
-        with _explained(self.path):
-            async for found in super().alist(*args, **kwargs):
-                yield found
+    def delete_thread(self, thread_id: str) -> None:
+        """Delete all that is kept of a thread."""
+        self.prune([thread_id], strategy="delete")
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete the checkpoints whose metadata name one of these runs as `run_id`."""
+        with self._reading() as connection:
+            found = threads_of_runs(connection, self._tenant, run_ids)
+        for thread_id in found:
+            with self._writing(self._thread(thread_id)) as held:
+                delete_runs(held, run_ids)
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Delete all of these threads (`delete`), or all that going on with them does not need (`keep_latest`).
+
+        Going on needs the newest checkpoint of each namespace with its pending writes, and, where the graph has
+        DeltaChannels, those before it up to their last snapshots. Raises UsageError for another strategy.
+        """
+        for thread_id in thread_ids:
+            with self._writing(self._thread(thread_id)) as held:
+                prune(held, strategy)
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str, *, until: str | None = None) -> None:
+        """Copy a thread; neither depends on the other afterwards. The target may not have any checkpoints yet.
+
+        With `until`, the id of a checkpoint of the root namespace, what came after it is left out, and so are its own
+        pending writes: a graph that goes on there executes its next tasks anew. Raises NotFoundError where there is no
+        such thread or checkpoint, and ConflictError where the target has checkpoints.
+        """
+        with explained(self._store.name), self._store.write() as connection:
+            copy_thread(connection, self._thread(source_thread_id), self._thread(target_thread_id), until)
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str, *, until: str | None = None) -> None:
+        """See `copy_thread`."""
+        await self._hop(partial(self.copy_thread, until=until), source_thread_id, target_thread_id)
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """As LangGraph's, without reading the values of other channels."""
+        place = self._place(config)
+        with self._reading() as connection:
+            return delta_history(Rows.of(connection, place), place, channels, self.serde)
+
+    def fence(self, thread_id: str, epoch: int) -> None:
+        """From now on, refuse every write to the thread whose config names a lower epoch under `EPOCH_KEY`.
+
+        The fence is never lowered, and holds for all processes. A config without the key is not compared. The write
+        that is refused raises CheckpointFenced.
+        """
+        with self._writing(self._thread(thread_id)) as held:
+            held.fence(epoch)
+
+    async def afence(self, thread_id: str, epoch: int) -> None:
+        """See `fence`."""
+        await self._hop(self.fence, thread_id, epoch)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with explained(self._store.name), self._store.read() as connection:
+            yield connection
+
+    def _pages(self, wanted: Wanted) -> Iterator[Sequence[CheckpointTuple]]:
+        with explained(self._store.name):
+            yield from pages(self._store, self.serde, wanted)
+
+    @contextmanager
+    def _writing(self, place: Place) -> Iterator[Held]:
+        with explained(self._store.name), self._store.write() as connection:
+            yield Held(connection, place)
+
+    def _thread(self, thread_id: str) -> Place:
+        return Place(tenant=self._tenant, thread_id=thread_id)
+
+    def _place(self, config: RunnableConfig) -> Place:
+        named = config["configurable"]
+        return Place(
+            tenant=str(named.get(TENANT_KEY, self._tenant)),
+            thread_id=str(named["thread_id"]),
+            ns=named.get("checkpoint_ns", ""),
+            id=named.get("checkpoint_id"),
+            epoch=named.get(EPOCH_KEY),
+        )

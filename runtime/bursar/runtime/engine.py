@@ -123,7 +123,7 @@ class Engine:
         with self._alone(run_id):
             row, hold = await self._held(run_id, resumption.changed_us)
             try:
-                await self._checkpoints.fence(run_id, hold.epoch)  # whoever held it before writes nothing any more
+                await self._fence(row, hold)
                 if resumption.stops:
                     ending = Ending(status="stopped", cause=row["stop_reason"], output=row["output"])
                     return await self._ledger.do(self._end, row, hold, ending)
@@ -250,11 +250,15 @@ class Engine:
             key=asked.id,  # a crash before the decision is written down must not grant it twice
         )
 
+    async def _fence(self, row: Record, hold: Hold) -> None:
+        """Whoever held the run before writes no checkpoint any more."""
+        await self._checkpoints.for_tenant(row["tenant"]).afence(row["id"], hold.epoch)
+
     async def _input(self, row: Record, work: Work, decisions: Mapping[str, Decision]) -> Any:
         """What the graph goes on with: answers to what it asks now, or nothing; or its first input, before its first
         checkpoint.
         """
-        snapshot = await work.graph.aget_state(graph_config(row["id"]))
+        snapshot = await work.graph.aget_state(graph_config(row["id"], row["tenant"]))
         if not snapshot.created_at:
             return work.serde.loads_typed((row["input_type"], row["input"]))
         if not snapshot.next and row["status"] == "stopped":

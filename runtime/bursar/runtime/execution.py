@@ -15,7 +15,7 @@ from langgraph.types import Interrupt as GraphInterrupt
 
 from bursar.budget.errors import BursarError, LedgerError
 from bursar.budget.refusal import Refusal
-from bursar.memory import EPOCH_KEY
+from bursar.memory import EPOCH_KEY, TENANT_KEY
 from bursar.runtime.context import RUN_KEY, RunContext
 from bursar.runtime.escalations.kinds import questions
 from bursar.runtime.runs.run import Interrupt, RunStatus
@@ -43,12 +43,12 @@ class Ending:
     error: BaseException | None = None
 
 
-def graph_config(run_id: str, epoch: int | None = None) -> RunnableConfig:
-    """LangGraph's config of a run: its thread is the run itself.
+def graph_config(run_id: str, tenant: str, epoch: int | None = None) -> RunnableConfig:
+    """LangGraph's config of a run: its thread is the run itself, and its tenant's.
 
     With `epoch`, checkpoints are written only while nobody has taken the run over since.
     """
-    configurable: dict[str, Any] = {"thread_id": run_id, RUN_KEY: run_id}
+    configurable: dict[str, Any] = {"thread_id": run_id, TENANT_KEY: tenant, RUN_KEY: run_id}
     return {"configurable": configurable if epoch is None else {**configurable, EPOCH_KEY: epoch}}
 
 
@@ -57,7 +57,7 @@ async def execute(work: Work, run: RunContext, given: Any | Command[Any]) -> End
 
     What the run was charged is the ledger's to say, whatever happens here.
     """
-    config = graph_config(run.scope.run_id, run.epoch)
+    config = graph_config(run.scope.run_id, run.scope.tenant, run.epoch)
     try:
         with run.registered():
             async with asyncio.timeout(_seconds_left(run)):

@@ -106,7 +106,7 @@ class Runtime:
         try:
             catalog = Catalog(read, env=env, prices=ledger.prices)
             require_prices(catalog, read, await thread.do(ledger.policies.ls))
-            async with open_checkpoints(read.checkpoints_path) as checkpointer:
+            async with open_checkpoints(read.checkpoints_url(env)) as checkpointer:
                 catalog.warm_up()
                 rng = rng or random.Random()  # noqa: S311 - it spreads retries, and keeps no secret
                 runtime = cls(read, thread, records, catalog, checkpointer, clock=clock, rng=rng, sleep=sleep)
@@ -368,7 +368,7 @@ class Runtime:
 
     async def _questions(self, row: Record, work: Work) -> list[Interrupt]:
         """What a run asks, decided or not: what its graph does, and whether it is given more."""
-        snapshot = await work.graph.aget_state(graph_config(row["id"]))
+        snapshot = await work.graph.aget_state(graph_config(row["id"], row["tenant"]))
         asked = [question(one) for one in snapshot.interrupts]
         return asked + [one for kept in json.loads(row["interrupts"]) if (one := Interrupt(**kept)).reason == "budget"]
 

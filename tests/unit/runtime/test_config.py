@@ -118,16 +118,16 @@ def test_an_absolute_database_stays_where_it_is() -> None:
 @pytest.mark.parametrize(
     "database", ["postgresql+psycopg://bob@db.example:5433/bursar", "postgresql:///bursar?host=/run/postgresql"]
 )
-def test_a_server_is_named_by_its_url_and_checkpoints_lie_beside_the_file(database: str) -> None:
+def test_a_server_is_named_by_its_url_and_holds_the_checkpoints_too(database: str) -> None:
     config = parse(MINIMAL.replace("sqlite:///bursar.db", database))
     assert config.database_url({}) == database
     assert config.database_path is None
-    assert config.checkpoints_path == config.base / "bursar.checkpoints.db"
+    assert config.checkpoints_url({}) == database
 
 
 def test_checkpoints_of_a_file_lie_beside_it() -> None:
     config = parse(MINIMAL.replace("bursar.db", "/var/lib/ours.db"))
-    assert config.checkpoints_path == Path("/var/lib/ours.checkpoints.db")
+    assert config.checkpoints_url({}) == "sqlite:////var/lib/ours.checkpoints.db"
     assert config.database_url({}) == "sqlite:////var/lib/ours.db"
 
 
