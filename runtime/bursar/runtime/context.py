@@ -49,7 +49,7 @@ class RunContext:
     """The tiers that the tenant may use; None = all."""
 
     deadline: datetime | None
-    """When the run's working time is used up."""
+    """When the run is cut off: its working time is used up, or it had to end by then."""
 
     seconds: int | None
     """The whole working time that the run is given."""
@@ -58,6 +58,9 @@ class RunContext:
     calls: PaidCalls
     ledger: RunLedger
     side_loop: SideLoop
+    until: datetime | None = None
+    """By when the run has to end, whether it works or waits."""
+
     emit: Callable[[Event], None] | None = None
     on_delta: Callable[[Mapping[str, Any]], None] | None = None
     """Where pieces of an agent's answers go while they arrive; None = nobody listens."""

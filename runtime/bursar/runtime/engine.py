@@ -9,25 +9,28 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, ParamSpec
 
 from langgraph.types import Command
 
-from bursar.budget.errors import ConflictError, LedgerError, LedgerUnavailable
-from bursar.budget.gate import Hold
+from bursar.budget.errors import BursarError, ConflictError, LedgerError, LedgerUnavailable
+from bursar.budget.gate import Hold, Sign
 from bursar.budget.limits import COUNT_MAX
 from bursar.budget.scope import Scope
 from bursar.memory import CheckpointSaver
+from bursar.runtime.accepting import NewRun
 from bursar.runtime.config import Config
 from bursar.runtime.context import RunContext
 from bursar.runtime.decisions import Decision, grant, in_words
 from bursar.runtime.events import Event
-from bursar.runtime.execution import Ending, execute, graph_config
+from bursar.runtime.execution import Ending, at_rest, execute, graph_config
+from bursar.runtime.holds import Holds
 from bursar.runtime.lease import Lease, terms_of
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.paid_call import PaidCalls
@@ -38,19 +41,48 @@ from bursar.runtime.side_loop import SideLoop
 from bursar.runtime.tenants import organisation_of, tiers_of
 from bursar.runtime.work import Work
 
-__all__ = ["Engine", "Listener", "Resumption", "ended_after_cancel"]
+__all__ = ["Engine", "Listener", "Resumption", "ended_after_cancel", "whatever_happens"]
 
 Listener = Callable[[Event], None]
 
 STANDING_WAIT_S = 2.0
 """The longest that a call outside of any execution waits for the ledger: its caller can come again."""
 
+HEAR_S = 0.5
+"""How often a process asks whether others have cancelled what it executes."""
+
 _log = logging.getLogger("bursar.runtime")
 
-_GONE = Ending(status="interrupted", cause="its caller went away; resume it to go on", interrupts=None)
-_CLOSED = Ending(status="interrupted", cause="the runtime was closed; resume it to go on", interrupts=None)
-_AWAY = Ending(status="interrupted", cause="the ledger could not be used; resume it to go on", interrupts=None)
+P = ParamSpec("P")
+
+TAKEOVERS_MAX = 5
+"""A run of which so many holders died at the same checkpoint is not tried again: it may be what kills them."""
+
 _CANCELLED = Ending(status="cancelled", cause="somebody cancelled it")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken:
+    """What becomes of a run whose execution is broken off, by the side that does so."""
+
+    gone: Ending
+    closed: Ending
+    away: Ending
+
+
+_ITS_CALLERS = Broken(
+    gone=Ending(status="interrupted", cause="its caller went away; resume it to go on", interrupts=None),
+    closed=Ending(status="interrupted", cause="the runtime was closed; resume it to go on", interrupts=None),
+    away=Ending(status="interrupted", cause="the ledger could not be used; resume it to go on", interrupts=None),
+)
+
+_LET_GO = Ending(status="queued", cause="its worker was shut down", interrupts=None)
+
+_A_WORKERS = Broken(
+    gone=_LET_GO,
+    closed=_LET_GO,
+    away=Ending(status="queued", cause="its worker could not use the ledger", interrupts=None),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,17 +134,53 @@ class Engine:
         self._calls = calls
         self._side_loop = side_loop
         self._checkpoints = checkpoints
-        self._holder = holder
+        self.holder = holder
+        self._holds = Holds(records, ledger.ledger, holder, config.lease_s, clock)
         self._clock = clock
         self._taken: set[str] = set()
         self._ledgers: dict[str, RunLedger] = {}
-        self._executing: dict[str, tuple[asyncio.Task[Ending], asyncio.Event]] = {}
+        self._executing: dict[str, _Execution] = {}
 
-    async def begin(self, run_id: str, work: Work, given: Any, listener: Listener | None = None) -> Run:
-        """Execute a run that was just admitted."""
+    async def submit(self, new: NewRun) -> Run:
+        """Accept a run for whoever can execute it."""
+        return await self._ledger.do(self._holds.submit, new)
+
+    async def begin(self, new: NewRun, listener: Listener | None = None) -> Run:
+        """Accept a run and execute it."""
+        with self._alone(new.scope.run_id):
+            row, hold = await self._held(partial(self._holds.end, ending=_ITS_CALLERS.gone), self._holds.accept, new)
+
+            async def go(context: RunContext) -> Ending:
+                return await _executed(new.work, context, new.given)
+
+            return await self._execute(row, hold, go, listener)
+
+    async def take_up(
+        self, run_id: str, work: Work, silent: Sign | None = None, listener: Listener | None = None
+    ) -> Run:
+        """Execute a run that is queued, or whose holder gave its last sign of life.
+
+        Raises ConflictError where somebody else has taken it up.
+        """
         with self._alone(run_id):
-            row, hold = await self._held(run_id, None)
-            return await self._execute(row, hold, work, given, listener)
+            row, hold = await self._held(partial(self._holds.end, ending=_LET_GO), self._holds.claim, run_id, silent)
+
+            async def go(context: RunContext) -> Ending:
+                await self._fence(row, hold)
+                if silent is not None and (poisoned := await self._poisoned(row, work)) is not None:
+                    return poisoned
+                given = await self._input(row, work, json.loads(row["decisions"]))
+                return await _executed(work, context, given)
+
+            return await self._execute(row, hold, go, listener, _A_WORKERS)
+
+    async def settle_cancelled(self, run_id: str, silent: Sign) -> None:
+        """Write the end of a run that was cancelled, and whose holder did not live to hear of it."""
+        with self._alone(run_id):
+            row, hold = await self._held(partial(self._holds.end, ending=_LET_GO), self._holds.claim, run_id, silent)
+            await self._ledger.do(
+                self._holds.end, row, hold, replace(_CANCELLED, output=row["output"], interrupts=None)
+            )
 
     async def resume(self, run_id: str, work: Work, resumption: Resumption, listener: Listener | None = None) -> Run:
         """Go on with a run.
@@ -121,59 +189,67 @@ class Engine:
         has ended.
         """
         with self._alone(run_id):
-            row, hold = await self._held(run_id, resumption.changed_us)
+            row, hold = await self._held(self._holds.let_go, self._holds.take, run_id, resumption.changed_us)
             try:
                 await self._fence(row, hold)
                 if resumption.stops:
                     ending = Ending(status="stopped", cause=row["stop_reason"], output=row["output"])
-                    return await self._ledger.do(self._end, row, hold, ending)
+                    return await self._ledger.do(self._holds.end, row, hold, ending)
                 given = await self._input(row, work, resumption.decisions)
                 hold = await self._ledger.do(self._carry_out, row, hold, resumption)
             except BaseException:
-                self._ledger.soon(self._gates.let_go, run_path(row), hold.epoch)
+                self._ledger.soon(self._holds.let_go, row, hold)
                 raise
-            return await self._execute(row, hold, work, given, listener)
+
+            async def go(context: RunContext) -> Ending:
+                return await _executed(work, context, given)
+
+            return await self._execute(row, hold, go, listener)
 
     async def cancel(self, run_id: str, by: str) -> None:
-        """End a run whose gate is closed: wait for its end where it is executed here, and write it where nobody does.
+        """End a run: at once where it waits, with its execution where it is executed here.
 
-        Whoever executes it elsewhere hears of it with the next sign of life.
+        Whoever executes it elsewhere is refused every further call, and hears of it within a second.
         """
+        if await self._ledger.do(self._holds.cancel, run_id, by):
+            return
         if run_id in self._executing:
-            task, ended = self._executing[run_id]
-            task.cancel()
-            await ended.wait()
+            execution = self._executing[run_id]
+            execution.task.cancel()
+            await execution.ended.wait()
             return
         with suppress(ConflictError), self._alone(run_id):
-            row, hold = await self._held(run_id, None)
+            row, hold = await self._held(self._holds.let_go, self._holds.take, run_id, None)
             ending = Ending(status="cancelled", cause=f"cancelled by {by}", output=row["output"])
-            await self._ledger.do(self._end, row, hold, ending)
+            await self._ledger.do(self._holds.end, row, hold, ending)
 
     async def stay_alive(self) -> None:
-        """Renew this process's holds, hear of cancellations, give up what others left open; until cancelled."""
+        """Renew this process's holds, and give up what others left open; until cancelled."""
         while True:
             await asyncio.sleep(self._config.lease_s / 3)
-            try:
+            with whatever_happens("a sign of life"):  # the other runs still need theirs
                 if self._executing:
-                    await self._ledger.do(self._gates.renew, self._holder, self._config.lease_s)
-                    for run_id in await self._ledger.do(self._gates.cancelled, self._holder):
-                        if run_id in self._executing:
-                            self._executing[run_id][0].cancel()
+                    await self._ledger.do(self._gates.renew, self.holder, self._config.lease_s)
                 for kept in list(self._ledgers.values()):
                     await kept.keep()
                 await self._ledger.do(self._ledger.ledger.reap)
-            except LedgerError as error:
-                _log.warning("%s", error)
-            except Exception:  # whatever it is, the other runs still need their signs of life
-                _log.exception("a sign of life failed")
+
+    async def hear(self) -> None:
+        """Break off what others cancel; until cancelled."""
+        while True:
+            await asyncio.sleep(HEAR_S)
+            with whatever_happens("hearing of cancellations"):
+                for run_id in await self._ledger.do(self._gates.cancelled, self.holder) if self._executing else ():
+                    if run_id in self._executing:
+                        self._executing[run_id].task.cancel()
 
     async def close(self) -> None:
         """Break off what is executed; it can be resumed."""
         executing = list(self._executing.values())
-        for task, _ in executing:
-            task.cancel()
-        for _, ended in executing:
-            await ended.wait()
+        for one in executing:
+            one.task.cancel()
+        for one in executing:
+            await one.ended.wait()
         await self._side_loop.cancel()
 
     @contextmanager
@@ -187,32 +263,30 @@ class Engine:
         finally:
             self._taken.remove(run_id)
 
-    async def _held(self, run_id: str, changed_us: int | None) -> tuple[Record, Hold]:
-        """`_take`; where the caller goes away meanwhile, what was taken is let go."""
-        future = self._ledger.soon(self._take, run_id, changed_us)
+    async def _held(
+        self, undo: Callable[[Record, Hold], Any], take: Callable[P, tuple[Record, Hold]], *args: P.args, **kw: P.kwargs
+    ) -> tuple[Record, Hold]:
+        """Take a run; where the caller goes away meanwhile, what was taken is given up."""
+        future = self._ledger.soon(take, *args, **kw)
         try:
             return await asyncio.shield(asyncio.wrap_future(future))
         except asyncio.CancelledError:
-            self._ledger.soon(self._let_go, future)
+            self._ledger.soon(_undone, future, undo)
             raise
 
-    def _let_go(self, taken: Future[tuple[Record, Hold]]) -> None:
-        # On the ledger's thread, so after the take.
-        if not taken.cancelled() and taken.exception() is None:
-            row, hold = taken.result()
-            self._gates.let_go(run_path(row), hold.epoch)
+    async def _fence(self, row: Record, hold: Hold) -> None:
+        """Whoever held the run before writes no checkpoint any more."""
+        await self._checkpoints.for_tenant(row["tenant"]).afence(row["id"], hold.epoch)
 
-    def _take(self, run_id: str, changed_us: int | None) -> tuple[Record, Hold]:
-        """Hold a run, and close what earlier holders left open."""
-        path = run_path(self._records.row(run_id))
-        hold = self._gates.hold(path, self._holder, self._config.lease_s)
-        row = self._records.row(run_id)
-        if changed_us not in (None, row["changed_us"]):
-            self._gates.let_go(path, hold.epoch)
-            raise ConflictError(f"run {run_id} changed meanwhile", next_step=f"bursar runs show {run_id}")
-        if hold.epoch > 1:
-            self._ledger.ledger.reap(run_id)
-        return row, hold
+    async def _poisoned(self, row: Record, work: Work) -> Ending | None:
+        """The end of a run that has come no further in so many take-overs; None where it may be tried again."""
+        snapshot = await work.graph.aget_state(graph_config(row["id"], row["tenant"]))
+        checkpoint = str(snapshot.config["configurable"].get("checkpoint_id", ""))
+        times = await self._ledger.do(self._records.taken_over, row["id"], checkpoint)
+        if times < TAKEOVERS_MAX:
+            return None
+        cause = f"its worker died {times} times in a row without any progress, so it is not tried again"
+        return Ending(status="failed", cause=cause, output=work.output(snapshot.values), interrupts=None)
 
     def _carry_out(self, row: Record, hold: Hold, resumption: Resumption) -> Hold:
         """Grant what was granted, and write the decisions down; returns the hold, with the time granted too."""
@@ -226,12 +300,13 @@ class Engine:
             said.append(f"{in_words(given)} on: {asked.words}")
             if asked.reason == "budget":
                 self._grant(row, asked, given, resumption.by)
-                hold = self._gates.hold(run_path(row), self._holder, self._config.lease_s)
+                hold = self._gates.hold(run_path(row), self.holder, self._config.lease_s)
         self._records.change(
             row["id"],
             "running",
             cause="; ".join(said),
             author=resumption.by,
+            expected=[row["status"]],
             interrupts=interrupts_as_json([one for one in resumption.questions if one.id not in resumption.decisions]),
             decisions=json.dumps(resumption.decisions, default=str),
         )
@@ -250,13 +325,10 @@ class Engine:
             key=asked.id,  # a crash before the decision is written down must not grant it twice
         )
 
-    async def _fence(self, row: Record, hold: Hold) -> None:
-        """Whoever held the run before writes no checkpoint any more."""
-        await self._checkpoints.for_tenant(row["tenant"]).afence(row["id"], hold.epoch)
-
     async def _input(self, row: Record, work: Work, decisions: Mapping[str, Decision]) -> Any:
-        """What the graph goes on with: answers to what it asks now, or nothing; or its first input, before its first
-        checkpoint.
+        """What the graph goes on with: answers to what it asks now, or nothing; before its first checkpoint its input.
+
+        An `Ending` where all that it asks is still open: LangGraph would take an answer to something else for one.
         """
         snapshot = await work.graph.aget_state(graph_config(row["id"], row["tenant"]))
         if not snapshot.created_at:
@@ -266,27 +338,35 @@ class Engine:
         answers = {one.id: decisions[one.id] for one in snapshot.interrupts if one.id in decisions}
         if answers:
             return Command(resume=answers)
+        if snapshot.interrupts:
+            return await at_rest(work, graph_config(row["id"], row["tenant"]))
         return None  # at the graph's end too: whoever executed it died before it wrote the ending down
 
-    async def _execute(self, row: Record, hold: Hold, work: Work, given: Any, listener: Listener | None) -> Run:
+    async def _execute(
+        self,
+        row: Record,
+        hold: Hold,
+        go: Callable[[RunContext], Coroutine[Any, Any, Ending]],
+        listener: Listener | None,
+        broken: Broken = _ITS_CALLERS,
+    ) -> Run:
         run_id = row["id"]
         context = self._context(row, hold, listener)
         context.tell("started")
-        task = asyncio.create_task(_executed(work, context, given))
-        ended = asyncio.Event()
-        self._executing[run_id] = (task, ended)
+        execution = _Execution(task=asyncio.create_task(go(context)))
+        self._executing[run_id] = execution
         self._ledgers[run_id] = context.ledger
         try:
-            ending = await self._ending(task, run_path(row))
+            ending = await self._ending(execution.task, run_path(row), broken)
             await context.ledger.end()
-            return await context.ledger.do(self._end, row, hold, ending)
+            return await context.ledger.do(self._holds.end, row, hold, ending)
         except asyncio.CancelledError:
             context.ledger.break_up()
-            self._ledger.keep(self._end, row, hold, _GONE)
+            self._ledger.keep(self._holds.end, row, hold, broken.gone)
             raise
         except LedgerUnavailable:
             context.ledger.break_up()
-            self._ledger.keep(self._end, row, hold, _AWAY)
+            self._ledger.keep(self._holds.end, row, hold, broken.away)
             raise
         except BaseException:
             context.ledger.break_up()
@@ -294,7 +374,7 @@ class Engine:
             raise
         finally:
             del self._executing[run_id], self._ledgers[run_id]
-            ended.set()
+            execution.ended.set()
 
     def standing(self, scope: Scope, *, tiers: tuple[str, ...] | None) -> RunContext:
         """The context of calls that no execution makes, such as those by a gateway's key.
@@ -336,8 +416,9 @@ class Engine:
             on_limit=row["on_limit"],
             max_output_tokens=row["max_output_tokens"],
             tiers=tiers_of(self._config, row["tenant"]),
-            deadline=hold.deadline,
+            deadline=min(filter(None, (hold.deadline, hold.until)), default=None),
             seconds=hold.seconds,
+            until=hold.until,
             now=self._clock,
             calls=self._calls,
             ledger=self._run_ledger(scope, hold, listener),
@@ -358,31 +439,50 @@ class Engine:
 
         return RunLedger(self._ledger, wait_s=settings.wait_s, tell=tell, lease=lease)
 
-    async def _ending(self, task: asyncio.Task[Ending], path: str) -> Ending:
+    async def _ending(self, task: asyncio.Task[Ending], path: str, broken: Broken) -> Ending:
         """How the execution ended; where the caller is cancelled, the execution is too, and the run can be resumed."""
         try:
             await asyncio.wait([task])
         except asyncio.CancelledError:
             await ended_after_cancel(task)
             raise
-        if not task.cancelled():
-            return task.result()
-        return _CANCELLED if await self._ledger.do(self._gates.is_cancelled, path) else _CLOSED
+        if task.cancelled():
+            return _CANCELLED if await self._ledger.do(self._gates.is_cancelled, path) else broken.closed
+        error = task.exception()
+        if isinstance(error, BursarError) and not isinstance(error, LedgerError):  # before the graph was executed
+            return Ending(status="failed", cause=str(error), interrupts=None, error=error)
+        return task.result()
 
-    def _end(self, row: Record, hold: Hold, ending: Ending) -> Run:
-        """Write down how the execution ended, unless another worker has the run now."""
-        if self._gates.let_go(run_path(row), hold.epoch):
-            looked: dict[str, Any] = (
-                {} if ending.interrupts is None else {"interrupts": interrupts_as_json(ending.interrupts)}
-            )
-            self._records.change(row["id"], ending.status, cause=ending.cause, output=ending.output, **looked)
-        return self._records.show(self._records.row(row["id"]), ending.value, ending.error)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Execution:
+    task: asyncio.Task[Ending]
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 async def _executed(work: Work, context: RunContext, given: Any) -> Ending:
+    if isinstance(given, Ending):
+        return given
     await context.ledger.begin()
     await context.calls.begin(context)
     return await execute(work, context, given)
+
+
+def _undone(taken: Future[tuple[Record, Hold]], undo: Callable[[Record, Hold], Any]) -> None:
+    # On the ledger's thread, so after the take.
+    if not taken.cancelled() and taken.exception() is None:
+        undo(*taken.result())
+
+
+@contextmanager
+def whatever_happens(what: str) -> Iterator[None]:
+    """Go on after any error: the next time may do better."""
+    try:
+        yield
+    except LedgerError as error:
+        _log.warning("%s", error)
+    except Exception:
+        _log.exception("%s failed", what)
 
 
 async def ended_after_cancel(task: asyncio.Future[Any]) -> None:

@@ -14,15 +14,17 @@ from langgraph.types import Command
 from langgraph.types import Interrupt as GraphInterrupt
 
 from bursar.budget.errors import BursarError, LedgerError
+from bursar.budget.gate import overdue
 from bursar.budget.refusal import Refusal
 from bursar.memory import EPOCH_KEY, TENANT_KEY
 from bursar.runtime.context import RUN_KEY, RunContext
 from bursar.runtime.escalations.kinds import questions
+from bursar.runtime.invoking import invoke
 from bursar.runtime.runs.run import Interrupt, RunStatus
 from bursar.runtime.stop import LimitReached
 from bursar.runtime.work import Work
 
-__all__ = ["Ending", "execute", "graph_config", "question"]
+__all__ = ["Ending", "at_rest", "execute", "graph_config", "question"]
 
 _log = logging.getLogger("bursar.runtime")
 
@@ -61,7 +63,7 @@ async def execute(work: Work, run: RunContext, given: Any | Command[Any]) -> End
     try:
         with run.registered():
             async with asyncio.timeout(_seconds_left(run)):
-                result = await work.graph.ainvoke(given, config, durability="sync", version="v2")
+                result = await invoke(work, run, given, config)
     except TimeoutError as error:
         if run.deadline is None or _seconds_left(run):
             return await _failed(work, config, error)
@@ -100,6 +102,8 @@ async def _ended(work: Work, run: RunContext, value: Any, interrupts: Sequence[G
 async def _out_of_time(work: Work, run: RunContext, config: RunnableConfig) -> Ending:
     path = run.scope.run_path
     refusal = Refusal(cause="deadline", kind="run", path=path, dimension="seconds", limit=run.seconds)
+    if run.until is not None and run.now() >= run.until:
+        refusal = overdue(path, run.until)
     await run.ledger.do(run.ledger.gates.stop, path, refusal)
     run.tell("limit", text=refusal.words())
     return await _stopped(work, run, config, refusal)
@@ -109,7 +113,7 @@ async def _stopped(work: Work, run: RunContext, config: RunnableConfig, refusal:
     """Stopped at a limit; where the run's policy is to escalate, it waits for a person instead."""
     value, questions = await _at_rest(work, config)
     status: RunStatus = "cancelled" if refusal.cause == "cancelled" else "stopped"
-    if run.on_limit == "escalate" and refusal.cause in ("limit", "deadline"):
+    if run.on_limit == "escalate" and refusal.cause in ("limit", "deadline") and not refusal.is_overdue:
         status, questions = "interrupted", [*questions, _for_more(run, refusal)]
     cause = refusal.words()
     return Ending(status=status, cause=cause, output=work.output(value), value=value, interrupts=questions)
@@ -124,6 +128,13 @@ async def _failed(work: Work, config: RunnableConfig, error: BaseException) -> E
     return Ending(
         status="failed", cause=cause, output=work.output(value), value=value, interrupts=questions, error=error
     )
+
+
+async def at_rest(work: Work, config: RunnableConfig) -> Ending:
+    """A run that waits for what it asked at its last checkpoint."""
+    value, questions = await _at_rest(work, config)
+    cause = "; ".join(one.words for one in questions)
+    return Ending(status="interrupted", cause=cause, output=work.output(value), value=value, interrupts=questions)
 
 
 async def _at_rest(work: Work, config: RunnableConfig) -> tuple[Any, list[Interrupt]]:

@@ -7,23 +7,21 @@ import json
 import os
 import random
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Unpack
 
 from langgraph.types import StreamMode
 
-from bursar.agents.agent import Agent, OnLimit
-from bursar.agents.load import load_agent
-from bursar.budget.errors import ConflictError, PriceMissingError, UsageError
-from bursar.budget.limits import Limits
+from bursar.budget.errors import ConflictError, UsageError
 from bursar.budget.scope import Scope
 from bursar.budget.windows import utc_now
 from bursar.memory import CheckpointSaver, open_checkpoints
+from bursar.runtime.accepting import Accepting, NewRun, RunOptions, RunTerms
 from bursar.runtime.alerting import telling
 from bursar.runtime.config import Config, load_config
 from bursar.runtime.context import RunContext
@@ -31,25 +29,31 @@ from bursar.runtime.decisions import Decision, checked, grant
 from bursar.runtime.engine import Engine, Listener, Resumption, ended_after_cancel
 from bursar.runtime.events import Event
 from bursar.runtime.execution import graph_config, question
-from bursar.runtime.graph_context import written_context
+from bursar.runtime.known import Known
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Catalog
 from bursar.runtime.models.health import Health
 from bursar.runtime.opening import open_ledger
 from bursar.runtime.paid_call import PaidCalls
-from bursar.runtime.routing.needs import require, tiers_named
 from bursar.runtime.routing.router import Router
-from bursar.runtime.runs.records import Record, Records, new_run_id, run_path
-from bursar.runtime.runs.run import Interrupt, Run
+from bursar.runtime.runs.records import Record, Records, run_path
+from bursar.runtime.runs.run import ENDED, Change, Interrupt, Run
 from bursar.runtime.sharing import sharing
 from bursar.runtime.side_loop import SideLoop
-from bursar.runtime.tenants import require_prices, require_team, tenant_of
-from bursar.runtime.work import Source, Work, work_of
+from bursar.runtime.tenants import require_prices
+from bursar.runtime.work import Source, Work
+from bursar.runtime.worker import Worker
 
 __all__ = ["Runtime", "open_ledger"]
 
-BEGUN_MAX = 10_000
-"""Of how many runs a process remembers the graph without being given it again."""
+WAITING_MAX = 10_000
+"""How many runs that wait a process remembers, to go on with them once somebody has decided."""
+
+AT_ONCE_MAX = 64
+"""So many of them it goes on with at once."""
+
+FOLLOW_S = 0.2
+"""How often it is looked whether a run that is followed has changed."""
 
 
 class Runtime:
@@ -80,8 +84,10 @@ class Runtime:
         holder = f"{socket.gethostname()}:{os.getpid()}:{rng.getrandbits(32):08x}"
         self._side_loop = SideLoop()
         self._engine = Engine(config, ledger, records, calls, self._side_loop, checkpointer, holder=holder, clock=clock)
-        self._works: dict[str, Work] = {}
-        self._begun: dict[str, Work] = {}
+        self._accepting = Accepting(config, ledger, catalog, clock=clock)
+        self._known = Known(checkpointer)
+        self._waiting: dict[str, None] = {}
+        self._workers: set[Worker] = {self._worker(AT_ONCE_MAX, self._waits_here, takes_over=False)}
 
     @classmethod
     @asynccontextmanager
@@ -113,98 +119,100 @@ class Runtime:
                 await asyncio.to_thread(runtime._router.warm_up)
                 own_rng = random.Random(rng.getrandbits(64))  # noqa: S311 - calls draw the same numbers without it
                 async with telling(ledger.alerts, endpoints, rng=own_rng), sharing(runtime.health, thread):
-                    alive = asyncio.create_task(runtime._engine.stay_alive())
+                    (worker,) = runtime._workers
+                    tasks = [
+                        asyncio.create_task(one)
+                        for one in (runtime._engine.stay_alive(), runtime._engine.hear(), worker.work())
+                    ]
                     try:
                         yield runtime
                     finally:
-                        alive.cancel()
+                        for task in tasks:
+                            await ended_after_cancel(task)
                         await runtime._engine.close()
                         await catalog.aclose()  # also connections of the side loop, which must still run for it
                         await runtime._side_loop.close()
         finally:
             await asyncio.to_thread(thread.close)
 
-    async def run(
-        self,
-        source: Source,
-        given: Any,
-        *,
-        tenant: str,
-        team: str | None = None,
-        user: str | None = None,
-        limits: Limits | None = None,
-        node_limits: Mapping[str, Limits] | None = None,
-        on_limit: OnLimit | None = None,
-        name: str | None = None,
-        target: str | None = None,
-        within: str | None = None,
-        context: Any = None,
-    ) -> Run:
+    async def run(self, source: Source, given: Any, **options: Unpack[RunOptions]) -> Run:
         """Run an agent or a graph for a tenant, until it ends or waits.
 
-        `given` is a text for an agent, the graph's input otherwise. `team` and `user` are whose budgets bind the run
-        beside the tenant's. `limits` tighten an agent's own, and are a graph's. `node_limits` are what single nodes
-        may use in this run, by their names; of these only what is written down counts. `target` is where another
-        process can load the agent from to resume the run (`file.py:name`). `within` is the path of another run that
-        pays for this one too, and whose limits hold over it. `context` is that of a graph which declares a
-        `context_schema`: data, kept with the run.
+        `given` is a text for an agent, the graph's input otherwise. The options are the fields of `RunTerms`, of which
+        `tenant` is needed.
         Raises UsageError for a tenant, tier or input that cannot be, PriceMissingError, LedgerUnavailable.
         """
-        run_id, work, begun = await self._admit(
-            source,
-            given,
-            tenant=tenant,
-            team=team,
-            user=user,
-            limits=limits,
-            node_limits=node_limits or {},
-            on_limit=on_limit,
-            name=name,
-            target=target,
-            within=within,
-            context=context,
-        )
-        return await self._engine.begin(run_id, work, begun)
+        return self._noted(await self._engine.begin(await self._new(source, given, options)))
 
     async def stream(
         self,
         source: Source,
         given: Any,
         *,
-        tenant: str,
-        team: str | None = None,
-        user: str | None = None,
-        limits: Limits | None = None,
-        node_limits: Mapping[str, Limits] | None = None,
-        on_limit: OnLimit | None = None,
-        name: str | None = None,
-        target: str | None = None,
-        within: str | None = None,
-        context: Any = None,
         mode: StreamMode | Sequence[StreamMode] = (),
+        **options: Unpack[RunOptions],
     ) -> AsyncGenerator[Event, None]:
         """`run`, telling what happens while it does; the last event is `ended` and carries the run.
 
         `mode` are modes of LangGraph's own stream, such as `["updates", "messages"]`; its parts are events `graph`,
         whose `data` has `type`, `ns` and `data` as LangGraph's `version="v2"` does.
         """
-        run_id, work, begun = await self._admit(
-            source,
-            given,
-            tenant=tenant,
-            team=team,
-            user=user,
-            limits=limits,
-            node_limits=node_limits or {},
-            on_limit=on_limit,
-            name=name,
-            target=target,
-            within=within,
-            context=context,
-        )
-        heard = replace(work, modes=[mode] if isinstance(mode, str) else list(mode))
-        async for event in _told(partial(self._engine.begin, run_id, heard, begun)):
+        new = await self._new(source, given, options)
+        heard = replace(new.work, modes=[mode] if isinstance(mode, str) else list(mode))
+        async for event in self._told(partial(self._engine.begin, replace(new, work=heard))):
             yield event
+
+    async def submit(self, source: Source, given: Any, **options: Unpack[RunOptions]) -> Run:
+        """Accept a run and return it, `queued`: whichever worker can executes it, at once or later.
+
+        It is on disk when this returns. A worker of another process finds the agent or graph by `target`, or was given
+        it. Raises what `run` does.
+        """
+        run = await self._engine.submit(await self._new(source, given, options))
+        self.wake()
+        return run
+
+    async def work(
+        self,
+        *,
+        concurrency: int = 16,
+        sources: Iterable[Source] = (),
+        once: bool = False,
+        listener: Callable[[Event], None] | None = None,
+    ) -> None:
+        """Be a worker: execute runs that are queued, and those whose process died; until cancelled.
+
+        It takes up the runs that it knows what to execute for: by their target, one of the `sources` of the same name,
+        or because they were begun here. Tenants get their turns in fair order. With `once` it returns when none waits.
+        `listener` is told what happens in all of them.
+        """
+        self._known.give(sources)
+        worker = self._worker(concurrency, self._known.may_have, takes_over=True, listener=listener)
+        self._workers.add(worker)
+        try:
+            await worker.work(once=once)
+        finally:
+            self._workers.discard(worker)
+
+    def wake(self) -> None:
+        """Let the workers of this process look for runs now, such as one that was decided on this moment."""
+        for worker in self._workers:
+            worker.wake()
+
+    async def follow(self, run_id: str, *, after: int = 0, tenant: str | None = None) -> AsyncGenerator[Change, None]:
+        """The changes of a run's state, in whichever process they happen: those that were, then each as it comes.
+
+        It ends with the run; `after` is the number of the last change that is known already.
+        Raises NotFoundError, also for another tenant's run where `tenant` is given.
+        """
+        while True:
+            row = await self._ledger.do(self._records.row, run_id, tenant=tenant)  # before what led to it
+            for change in await self._ledger.do(self._records.events, run_id, after):
+                after = change.number
+                yield change
+            if row["status"] in ENDED:
+                return
+            await asyncio.sleep(FOLLOW_S)
 
     async def resume(
         self,
@@ -222,7 +230,7 @@ class Runtime:
         UsageError for a decision that does not fit, or where nobody knows the run's agent (give `source`).
         """
         work, how = await self._prepare_resume(run_id, decisions or {}, by=by, source=source, tenant=tenant)
-        return await self._engine.resume(run_id, work, how)
+        return self._noted(await self._engine.resume(run_id, work, how))
 
     async def stream_resume(
         self,
@@ -235,18 +243,18 @@ class Runtime:
     ) -> AsyncGenerator[Event, None]:
         """`resume`, telling what happens while it does; the last event is `ended` and carries the run."""
         work, how = await self._prepare_resume(run_id, decisions or {}, by=by, source=source, tenant=tenant)
-        async for event in _told(partial(self._engine.resume, run_id, work, how)):
+        async for event in self._told(partial(self._engine.resume, run_id, work, how)):
             yield event
 
     async def cancel(self, run_id: str, *, by: str = "caller", tenant: str | None = None) -> Run:
         """Stop a run for good, in whichever process it is executed: nothing more is sent for it.
 
-        Its status stays `running` until that process hears of it.
+        One that waits ends at once. One that another process executes stays `running` until that hears of it, within a
+        second, or another has found it dead. Raises ConflictError for one that has succeeded or was cancelled.
         """
         row = await self._ledger.do(self._records.row, run_id, tenant=tenant)
         if row["status"] in ("succeeded", "cancelled"):
             raise ConflictError(f"run {run_id} is {row['status']} already")
-        await self._ledger.do(self.ledger.gates.cancel, run_path(row), author=by)
         await self._engine.cancel(run_id, by)
         return await self.get(run_id)
 
@@ -266,83 +274,63 @@ class Runtime:
         """
         return self._engine.standing(scope, tiers=tiers)
 
-    async def _admit(
+    async def _new(self, source: Source, given: Any, options: RunOptions) -> NewRun:
+        terms = RunTerms(**options)
+        work = self._known.ready(source, terms.name)
+        new = await self._accepting.new_run(work, given, terms)
+        self._known.remember(new.scope.run_id, new.work)
+        return new
+
+    def _worker(
         self,
-        source: Source,
-        given: Any,
+        concurrency: int,
+        fits: Callable[[Record], bool],
         *,
-        tenant: str,
-        team: str | None,
-        user: str | None,
-        limits: Limits | None,
-        node_limits: Mapping[str, Limits],
-        on_limit: OnLimit | None,
-        name: str | None,
-        target: str | None,
-        within: str | None,
-        context: Any,
-    ) -> tuple[str, Work, Any]:
-        section = tenant_of(self.config, tenant)
-        require_team(self.config, tenant, team)
-        if on_limit not in (None, *get_args(OnLimit)):
-            raise UsageError(f"on_limit {on_limit!r}: expected one of {', '.join(get_args(OnLimit))}")
-        work = self._ready(source, name)
-        bounds = work.bounded(limits)
-        work.require_nodes(node_limits)
-        if bounds.nanousd is not None:
-            await self._require_prices(work, tenant)
-        for agent in work.agents:
-            require(agent, self._catalog, self.config)
-        run_id = new_run_id(self._clock())
-        written = None if context is None else written_context(work.graph, context)
-        begun = work.begin(given)
-        kind, blob = work.serde.dumps_typed(begun)
-        values = {
-            "id": run_id,
-            "tenant": tenant,
-            "team": team,
-            "user": user,
-            "agent": work.name,
-            "target": target,
-            "within": within,
-            "context": written,
-            "on_limit": on_limit or work.on_limit or section.on_limit or "finalize",
-            "max_output_tokens": work.max_output_tokens,
-            "input_type": kind,
-            "input": blob,
-        }
-        scope = Scope(
-            tenant=tenant,
-            agents=(work.name,),
-            run_id=run_id,
-            organisation=section.organisation,
-            team=team,
-            user=user,
-            within=within,
+        takes_over: bool,
+        listener: Listener | None = None,
+    ) -> Worker:
+        return Worker(
+            self._engine,
+            self._ledger,
+            self._records,
+            self._known,
+            lease_s=self.config.lease_s,
+            concurrency=concurrency,
+            fits=fits,
+            takes_over=takes_over,
+            listener=listener,
         )
-        await self._ledger.do(self._accept, values, scope, bounds, node_limits)
-        work = work.within(written)
-        self._remember(run_id, work)
-        return run_id, work, begun
 
-    async def _require_prices(self, work: Work, tenant: str) -> None:
-        """Raise PriceMissingError for a model without a price, unless the tenant's policy lets it be called."""
+    def _noted(self, run: Run) -> Run:
+        """Remember a run that waits: it is gone on with here as soon as it can be."""
+        if run.status == "interrupted":
+            self._waiting[run.id] = None
+            while len(self._waiting) > WAITING_MAX:
+                del self._waiting[next(iter(self._waiting))]
+        return run
+
+    def _waits_here(self, row: Record) -> bool:
+        return row["id"] in self._waiting
+
+    async def _told(self, execute: Callable[[Listener], Awaitable[Run]]) -> AsyncGenerator[Event, None]:
+        """The events of an execution; it is broken off where nobody listens any more."""
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[Event | None] = asyncio.Queue()
+
+        def tell(event: Event | None) -> None:
+            # Calls made in synchronous code tell from other threads.
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+        task = asyncio.ensure_future(execute(tell))
+        task.add_done_callback(lambda _: tell(None))
         try:
-            for agent in work.agents:
-                for tier in tiers_named(agent.tier, self.config):
-                    self._catalog.require_prices(tier, "the run has a limit in USD")
-        except PriceMissingError:
-            policies = await self._ledger.do(self.ledger.policies.ls)
-            if tenant not in policies or policies[tenant].unpriced == "refuse":
-                raise
-
-    def _accept(
-        self, values: Mapping[str, Any], scope: Scope, limits: Limits, node_limits: Mapping[str, Limits]
-    ) -> None:
-        # The limits first: a run without them must not exist, while limits without a run bound nothing.
-        self.ledger.gates.open(scope, limits, nodes=node_limits)
-        with self._records.creating(values, "running"):
-            pass
+            while (event := await events.get()) is not None:
+                yield event
+            run = self._noted(await task)
+            yield Event(kind="ended", run_id=run.id, agent=run.agent, text=run.stop_reason, run=run)
+        finally:
+            if not task.done():
+                await ended_after_cancel(task)
 
     async def _prepare_resume(
         self, run_id: str, decisions: Mapping[str, Decision], *, by: str, source: Source | None, tenant: str | None
@@ -350,8 +338,8 @@ class Runtime:
         row = await self._ledger.do(self._records.row, run_id, tenant=tenant)
         if row["status"] in ("succeeded", "cancelled"):
             raise ConflictError(f"run {run_id} has {row['status']}; start a new one")
-        work = self._work(row, source)
-        self._remember(run_id, work)
+        work = self._known.of(row, source)
+        self._known.remember(run_id, work)
         kept = json.loads(row["decisions"])
         asked = await self._questions(row, work)
         open_ = [one for one in asked if one.id not in kept]
@@ -371,57 +359,3 @@ class Runtime:
         snapshot = await work.graph.aget_state(graph_config(row["id"], row["tenant"]))
         asked = [question(one) for one in snapshot.interrupts]
         return asked + [one for kept in json.loads(row["interrupts"]) if (one := Interrupt(**kept)).reason == "budget"]
-
-    def _ready(self, source: Source, name: str | None) -> Work:
-        """The source as a graph; compiled once for as long as it is the newest of its name."""
-        key = name or getattr(source, "name", None) or ""
-        known = self._works.get(key)
-        if known is None or known.source is not source:
-            known = self._works[key] = work_of(source, self._checkpointer, name=name)
-        return known
-
-    def _remember(self, run_id: str, work: Work) -> None:
-        """Keep what a run executes, of the newest runs of this process."""
-        self._begun[run_id] = work
-        if len(self._begun) > BEGUN_MAX:
-            del self._begun[next(iter(self._begun))]
-
-    def _work(self, row: Record, source: Source | None) -> Work:
-        """The work of a run: as given, as it was begun here, as its agent is known here, or as its target says."""
-        if source is None and row["id"] in self._begun:
-            return self._begun[row["id"]]
-        named = self._works.get(row["agent"])
-        if source is None and named is not None and named.is_declared:
-            return named.within(row["context"])
-        if source is None and row["target"]:
-            source = load_agent(row["target"])
-        if source is None:
-            raise UsageError(
-                f"this process does not know agent {row['agent']} of run {row['id']}",
-                next_step=f"runtime.resume({row['id']!r}, ..., source=the_agent)",
-            )
-        work = self._ready(source, None if isinstance(source, Agent) else row["agent"])
-        if work.name != row["agent"]:
-            raise UsageError(f"run {row['id']} was made by agent {row['agent']}, not by {work.name}")
-        return work.within(row["context"])
-
-
-async def _told(execute: Callable[[Listener], Awaitable[Run]]) -> AsyncGenerator[Event, None]:
-    """The events of an execution; it is broken off where nobody listens any more."""
-    loop = asyncio.get_running_loop()
-    events: asyncio.Queue[Event | None] = asyncio.Queue()
-
-    def tell(event: Event | None) -> None:
-        # Calls made in synchronous code tell from other threads.
-        loop.call_soon_threadsafe(events.put_nowait, event)
-
-    task = asyncio.ensure_future(execute(tell))
-    task.add_done_callback(lambda _: tell(None))
-    try:
-        while (event := await events.get()) is not None:
-            yield event
-        run = await task
-        yield Event(kind="ended", run_id=run.id, agent=run.agent, text=run.stop_reason, run=run)
-    finally:
-        if not task.done():
-            await ended_after_cancel(task)

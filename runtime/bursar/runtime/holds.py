@@ -1,0 +1,117 @@
+"""Holds on runs: each way to take a run up, to give it back or to end it is one transaction on the run and its gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from bursar.budget.errors import ConflictError
+from bursar.budget.gate import Hold, Sign, cancel, let_go, one_owner, open_run, take
+from bursar.budget.ledger import Ledger
+from bursar.budget.windows import to_us
+from bursar.runtime.accepting import NewRun
+from bursar.runtime.execution import Ending
+from bursar.runtime.runs.records import Record, Records, interrupts_as_json, row_in, run_path
+from bursar.runtime.runs.run import WAITING, Run, RunStatus
+
+__all__ = ["Holds"]
+
+_AT_REST: Sequence[RunStatus] = (*WAITING, "stopped", "failed")
+"""Nobody executes it, and it may go on."""
+
+
+class Holds:
+    """The holds of one process. Blocking; raises LedgerUnavailable."""
+
+    def __init__(
+        self, records: Records, ledger: Ledger, holder: str, lease_s: float, clock: Callable[[], datetime]
+    ) -> None:
+        self._records = records
+        self._ledger = ledger
+        self._holder = holder
+        self._lease_s = lease_s
+        self._clock = clock
+
+    def submit(self, new: NewRun) -> Run:
+        """Accept a run for whoever can execute it."""
+        with one_owner(new.scope), self._records.creating(new.values, "queued") as connection:
+            self._open(connection, new)
+        return self._records.show(self._records.row(new.scope.run_id))
+
+    def accept(self, new: NewRun) -> tuple[Record, Hold]:
+        """Accept a run and hold it."""
+        with one_owner(new.scope), self._records.creating(new.values, "running") as connection:
+            self._open(connection, new)
+            hold = take(connection, new.scope.run_path, self._holder, self._lease_s, self._now_us())
+            return row_in(connection, new.scope.run_id), hold
+
+    def claim(self, run_id: str, silent: Sign | None) -> tuple[Record, Hold]:
+        """Take up a run that is queued or, with its holder's last sign of life, one that was left.
+
+        Raises ConflictError where it is neither any more.
+        """
+        expected: Sequence[RunStatus] = ("queued",) if silent is None else ("running",)
+        cause = "taken up" if silent is None else f"taken over from {silent.holder or 'a worker that let it go'}"
+        changing = self._records.changing(run_id, "running", cause=cause, author=self._holder, expected=expected)
+        with changing as connection:
+            row = row_in(connection, run_id)
+            hold = take(connection, run_path(row), self._holder, self._lease_s, self._now_us(), silent=silent)
+        if hold.epoch > 1:
+            self._ledger.reap(run_id)
+        return row, hold
+
+    def take(self, run_id: str, changed_us: int | None) -> tuple[Record, Hold]:
+        """Hold a run as it stands, and close what earlier holders left open.
+
+        Raises ConflictError while another holder is alive, or where it changed since `changed_us`.
+        """
+        path = run_path(self._records.row(run_id))
+        hold = self._ledger.gates.hold(path, self._holder, self._lease_s)
+        row = self._records.row(run_id)
+        if changed_us not in (None, row["changed_us"]):
+            self._ledger.gates.let_go(path, hold.epoch)
+            raise ConflictError(f"run {run_id} changed meanwhile", next_step=f"bursar runs show {run_id}")
+        if hold.epoch > 1:
+            self._ledger.reap(run_id)
+        return row, hold
+
+    def let_go(self, row: Record, hold: Hold) -> None:
+        """Leave a run as it stands."""
+        self._ledger.gates.let_go(run_path(row), hold.epoch)
+
+    def end(self, row: Record, hold: Hold, ending: Ending) -> Run:
+        """Write down how the execution ended, unless another worker has the run now."""
+        values: dict[str, Any] = {} if ending.output is None else {"output": ending.output}
+        if ending.interrupts is not None:
+            values = {"output": ending.output, "interrupts": interrupts_as_json(ending.interrupts)}
+        with suppress(_Lost):
+            changing = self._records.changing(row["id"], ending.status, cause=ending.cause, **values)
+            with changing as connection:
+                if not let_go(connection, run_path(row), hold.epoch, self._now_us()):
+                    raise _Lost
+        return self._records.show(self._records.row(row["id"]), ending.value, ending.error)
+
+    def cancel(self, run_id: str, by: str) -> bool:
+        """Close a run's gate; returns whether that was its end, since nobody executes it."""
+        row, cause = self._records.row(run_id), f"cancelled by {by}"
+        with suppress(ConflictError):
+            changing = self._records.changing(run_id, "cancelled", cause=cause, author=by, expected=_AT_REST)
+            with changing as connection:
+                cancel(connection, run_path(row), self._now_us(), author=by)
+            return True
+        self._ledger.gates.cancel(run_path(row), author=by)
+        return False
+
+    def _open(self, connection: Connection, new: NewRun) -> None:
+        open_run(connection, new.scope, new.limits, self._now_us(), nodes=new.nodes, until=new.until)
+
+    def _now_us(self) -> int:
+        return to_us(self._clock())
+
+
+class _Lost(Exception):
+    """Another worker has the run now."""
