@@ -26,9 +26,11 @@ from bursar.runtime.config import (
     starter_config,
 )
 from bursar.runtime.config_budgets import NodeBudgets, OrganisationConfig, TeamBudgets, UserBudgets
+from bursar.runtime.config_escalations import EscalationsConfig, HoursConfig, LevelConfig, PersonConfig, RuleConfig
 from bursar.runtime.config_gateway import GatewayConfig
 from bursar.runtime.config_ledger import LeaseConfig, LedgerConfig
 from bursar.runtime.config_routing import AutoConfig, DowngradeStep, RatesConfig
+from bursar.runtime.config_smtp import SmtpConfig
 from bursar.runtime.config_webhooks import WebhookConfig
 from tests.unit.runtime.config_texts import MINIMAL, model, parse
 
@@ -90,6 +92,12 @@ PAGE = (DOCS / "configuration.md").read_text()
 LINKS = {
     "AutoConfig": "[auto](#auto)",
     "DowngradeStep": "[step](#the-ladder)",
+    "EscalationsConfig": "[escalations](#escalations)",
+    "HoursConfig": "[hours](#working-hours)",
+    "LevelConfig": "[level](#levels)",
+    "PersonConfig": "[person](#people)",
+    "RuleConfig": "[rule](#rules)",
+    "SmtpConfig": "[mail server](#mail)",
     "GatewayConfig": "[gateway](#the-gateway)",
     "RatesConfig": "[rates](#rates)",
     "AgentBudgets": "[agent](#agents-teams-and-users)",
@@ -129,6 +137,12 @@ SECTIONS = [
     DowngradeStep,
     RatesConfig,
     GatewayConfig,
+    PersonConfig,
+    EscalationsConfig,
+    HoursConfig,
+    RuleConfig,
+    LevelConfig,
+    SmtpConfig,
 ]
 
 
@@ -165,7 +179,8 @@ def kind(value: dict[str, Any]) -> str:
 def default(value: dict[str, Any], *, required: bool) -> str:
     written = value.get("default")
     written = str(written).lower() if isinstance(written, bool) else written
-    return "required" if required else "" if written in (None, [], {}) else f"`{written}`"
+    written = ", ".join(written) if isinstance(written, list) else written
+    return "required" if required else "" if written in (None, "", {}) else f"`{written}`"
 
 
 @pytest.mark.parametrize("section", SECTIONS)
