@@ -349,12 +349,6 @@ class Config(Section):
             return self.database_url(env)
         return f"sqlite:///{self.database_path.with_suffix('.checkpoints.db')}"
 
-    def checkpoints_url(self, env: Mapping[str, str] = os.environ) -> str:
-        """The URL of the store of checkpoints: a file beside the ledger's, or the ledger's own database."""
-        if self.database_path is None:
-            return self.database_url(env)
-        return f"sqlite:///{self.database_path.with_suffix('.checkpoints.db')}"
-
     def error(self, *key: str | int, text: str, next_step: str | None = None) -> ConfigError:
         """An error that points at a key of the file, for what shows only when the setting is used."""
         return self._document.error([Problem(path=key, text=text)], next_step=next_step)
