@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import merge_configs
+from langgraph.pregel._loop import PregelLoop
 from langgraph.types import Command, GraphOutput
 from langgraph.types import Interrupt as GraphInterrupt
 
@@ -17,6 +19,21 @@ __all__ = ["VERSION_KEY", "invoke"]
 
 VERSION_KEY = "bursar_version"
 """In a checkpoint's metadata: the version of the graph that wrote it, where it has one."""
+
+
+class _Written:
+    """The write of a checkpoint that nobody keeps."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+    def result(self) -> None:
+        return None
+
+
+# At "sync", LangGraph 1.2 waits for a write after each step, also of a graph within that is compiled with
+# `checkpointer=False`, where none is ever begun: it fails there for want of this attribute.
+PregelLoop._put_checkpoint_fut = _Written()  # type: ignore[assignment]  # all that is asked of a future there
 
 
 async def invoke(work: Work, run: RunContext, given: Any | Command[Any], config: RunnableConfig) -> GraphOutput[Any]:
