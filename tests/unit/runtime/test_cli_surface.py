@@ -32,6 +32,8 @@ WRITES = (
     "init",
     "runs cancel",
     "runs resume",
+    *(f"inbox {verb}" for verb in ("claim", "release", "assign", "comment")),
+    *(f"inbox {verb}" for verb in ("approve", "edit", "reject", "respond", "grant", "downgrade", "stop")),
     "budget set",
     "budget policy",
     "budget grant",

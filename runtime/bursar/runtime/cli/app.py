@@ -52,6 +52,28 @@ Without a decision, a run goes on that was broken off, has failed, or whose tena
 settled are not paid again. Exits as `bursar run` does.
 """
 
+_SHOW = """Show all that a decision needs.
+
+The exact action with each argument, who may decide by which rule, the cost so far and to come, the work so far, the
+deadline and what happens then, and all that was said and done about it.
+"""
+
+_COMMENT = """Say something about an escalation to whoever decides.
+
+The agent is not told.
+"""
+
+_CLAIM = """Keep an escalation for yourself for a while.
+
+Nobody else decides on it meanwhile, unless it is assigned to them. The claim ends by itself.
+"""
+
+_APPROVE = """Let the action be done, exactly as it is shown.
+
+Like every decision it is made once, and bound to the action that was read. The run then goes on right here; with
+--detach, or where its agent is not to be found here, a worker goes on with it. Exits as `bursar run` does.
+"""
+
 _IMPORT = """List the prices of a file, from a day on.
 
 The file is litellm's map of prices, OpenRouter's list of models saved as JSON, or a table as CSV. Nothing is imported
@@ -139,6 +161,7 @@ app = App(
 
 _GROUPS = {
     "runs": "See, follow, cancel and resume runs.",
+    "inbox": "See and decide what waits for a person.",
     "budget": "Set, grant and see what may be spent, and why it was.",
     "alerts": "See what somebody has to be told, and tell them.",
     "price": "See, import and check what models cost.",
@@ -158,6 +181,19 @@ _COMMANDS = (
     ("runs tail", "tail:tail", "Follow a run, in whichever process it goes on, until it ends."),
     ("runs cancel", "runs:cancel", "Stop a run for good; nothing more is sent for it."),
     ("runs resume", "resume:resume", _RESUME),
+    ("inbox ls", "inbox:ls", "List what waits for a person, the most urgent first."),
+    ("inbox show", "inbox:show", _SHOW),
+    ("inbox claim", "inbox_claims:claim", _CLAIM),
+    ("inbox release", "inbox_claims:release", "Give a claim back before it ends."),
+    ("inbox assign", "inbox_claims:assign", "Hand an escalation to somebody, who may then decide on it."),
+    ("inbox comment", "inbox_claims:comment", _COMMENT),
+    ("inbox approve", "inbox_decide:approve", _APPROVE),
+    ("inbox edit", "inbox_decide:edit", "Let the action be done with other arguments, checked as the agent's own."),
+    ("inbox reject", "inbox_decide:reject", "Do not let the action be done; takes several, with one reason."),
+    ("inbox respond", "inbox_decide:respond", "Answer a question, or answer in the place of an action."),
+    ("inbox grant", "inbox_decide:grant", "Give the limit that was reached more."),
+    ("inbox downgrade", "inbox_decide:downgrade", "Grant nothing: the run goes on with the models of lower tiers."),
+    ("inbox stop", "inbox_decide:stop", "Grant nothing: the run ends with what it has."),
     ("budget ls", "budget:ls", "List budgets with what is spent, held and left."),
     ("budget set", "budget_set:set_", _SET),
     ("budget grant", "budget_grants:grant", _GRANT),

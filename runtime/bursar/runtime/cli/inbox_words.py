@@ -1,0 +1,232 @@
+"""An escalation in words: its line in the inbox, and all that its decision needs on one screen."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from bursar.budget.money import format_usd
+from bursar.budget.windows import from_us
+from bursar.runtime.cli.moments import distance
+from bursar.runtime.cli.output import Column, console, indented, print_words, status_text
+from bursar.runtime.cli.words import parted, plain, short, shown_time
+from bursar.runtime.escalations.rule import OnExpiry, Rule
+from bursar.runtime.runs.run import Run
+
+if TYPE_CHECKING:
+    from bursar.runtime.escalations.records import Escalation, EscalationEvent
+
+__all__ = ["COLUMNS", "answers", "arguments", "changes", "print_escalation", "row"]
+
+COLUMNS: Sequence[Column] = (
+    ("id", "right"),
+    ("reason", "whole"),
+    "what",
+    ("amount", "right"),
+    ("due", "whole"),
+    "with",
+)
+
+DIGEST_SHOWN = 12
+
+QUOTED_MAX = 300
+"""How long the arguments are at most that a printed command repeats."""
+
+WORDS_MAX = 120
+"""How many columns of a question are shown in a list."""
+
+VALUE_MAX = 2_000
+"""How many characters of one argument are shown; --json shows all."""
+
+_EXPIRY: Mapping[OnExpiry, str] = {
+    "reject": "then it is rejected",
+    "escalate": "then, after its last level, it is rejected",
+    "downgrade": "then the run goes on with lower tiers",
+    "keep": "then it goes on waiting",
+}
+
+_GRANTS = {
+    "nanousd": "--usd 1",
+    "tokens": "--tokens 100000",
+    "steps": "--steps 20",
+    "tool_calls": "--tool-calls 50",
+    "seconds": "--seconds 600",
+}
+
+
+def row(one: Escalation, now: datetime) -> tuple[str | Text, ...]:
+    """Its line in a list."""
+    what = Text(plain(" ".join(f"{one.tenant}: {short(asked(one))}".split())))
+    what.truncate(WORDS_MAX, overflow="ellipsis")
+    amount = "" if one.amount_nanousd is None else format_usd(one.amount_nanousd)
+    return str(one.id), one.reason, what, amount, _due(one, now), _with(one, now)
+
+
+def answers(one: Escalation) -> list[str]:
+    """The commands that decide on it; the likeliest first."""
+    if one.status != "open":
+        return [f"bursar runs show {one.run_id}"]
+    commands = {
+        "approve": f"approve {one.id}",
+        "grant": f"grant {one.id} {_GRANTS.get(_dimension(one), '--usd 1')}",
+        "edit": f"edit {one.id} --args {_quoted(one.payload.get('args', {}))}",
+        "respond": f'respond {one.id} "..."',
+        "reject": f'reject {one.id} --reason "..."',
+        "downgrade": f"downgrade {one.id}",
+        "stop": f"stop {one.id}",
+    }
+    return [f"bursar inbox {line}" for kind, line in commands.items() if kind in (one.allowed or ["respond"])]
+
+
+def print_escalation(one: Escalation, run: Run, history: Sequence[EscalationEvent], now: datetime) -> None:
+    """What is asked, exactly what would be done, the facts, and what happened."""
+    out = console()
+    out.print(Text.assemble((f"{one.id}  {one.reason}  ", "bold"), plain(one.status)), soft_wrap=True)
+    print_words(asked(one))
+    for line in matter(one.payload):
+        out.print(indented(Text(line)))
+    out.print()
+    _print_facts(facts(one, run, now))
+    out.print()
+    _print_facts(_happened(history, now))
+
+
+def asked(one: Escalation) -> str:
+    """The question; of a refusal without the command that would grant more to whoever may."""
+    return parted(one.words)[0] if one.reason == "budget" else one.words
+
+
+def matter(payload: Mapping[str, Any]) -> Iterator[str]:
+    """The action with each argument, or whatever else is asked about."""
+    if isinstance(payload.get("args"), Mapping):
+        yield plain(str(payload.get("tool", "")))
+        yield from (f"  {line}" for line in arguments(payload["args"]))
+    else:
+        yield from arguments(payload)
+
+
+def arguments(given: Mapping[str, Any]) -> Iterator[str]:
+    """Each argument on lines of its own, whole as far as it can be read."""
+    for name, value in given.items():
+        yield f"{plain(name)}: {_value(value)}"
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Text]:
+    """What an edit changes, as a diff of arguments; nothing where it changes nothing."""
+    for name in {**before, **after}:
+        old, new = (_value(given[name]) if name in given else None for given in (before, after))
+        if old == new:
+            continue
+        if old is not None:
+            yield Text(f"- {plain(name)}: {old}", style="red")
+        if new is not None:
+            yield Text(f"+ {plain(name)}: {new}", style="green")
+
+
+def facts(one: Escalation, run: Run, now: datetime) -> Iterator[tuple[str, str | Text]]:
+    """What else a decision needs, each under its name."""
+    asks = f"{one.tenant}/{one.agent}, node {one.node}" + (f", for {one.requester}" if one.requester else "")
+    yield "asked by", asks
+    if one.amount_nanousd is not None:
+        yield "amount", format_usd(one.amount_nanousd)
+    rule = Rule.from_record(one.rule)
+    yield "may decide", _deciders(one, rule)
+    if one.first_by:
+        yield "agreed", f"{one.first_by}; a second person has to"
+    yield from _levels(one, rule, now)
+    yield "deadline", _deadline(one, rule, now)
+    if one.assignee:
+        yield "assigned to", one.assignee
+    if one.claimed_by and one.claimed_until and one.claimed_until > now:
+        yield (
+            "claimed by",
+            f"{one.claimed_by}, until {_moment(one.claimed_until, now)}",
+        )
+    finish = "" if one.finish_nanousd is None else f", about {format_usd(one.finish_nanousd)} to finish"
+    yield "cost", f"{format_usd(one.cost_nanousd)} so far{finish}"
+    yield "run", Text.assemble(run.id, "  ", status_text(run.status))
+    if run.output:
+        yield "work so far", run.output
+    yield from (("evidence", _value(found)) for found in one.evidence)
+    yield "digest", one.digest[:DIGEST_SHOWN]
+    if one.decision is not None and one.decided_at is not None:
+        yield one.status, f"{_value(one.decision)} by {one.decided_by}, {_moment(one.decided_at, now)}"
+
+
+def _deciders(one: Escalation, rule: Rule) -> str:
+    """Who may, on how much, and whether two must agree."""
+    ceilings = [f"{name} up to {format_usd(most)}" for name, most in rule.ceilings.items()]
+    two = f"two people, neither of them {one.requester}" if one.requester else "two people"
+    parts = [rule.who(one.level), *ceilings, *([two] if rule.needs_two(one.amount_nanousd) else [])]
+    return f"{'; '.join(parts)} (escalations.{rule.name})"
+
+
+def _levels(one: Escalation, rule: Rule, now: datetime) -> Iterator[tuple[str, str]]:
+    """Who may decide later, too."""
+    raises = [at for at, kind in rule.moments if kind == "raise"]
+    for at, level in list(zip(raises, rule.levels[1:], strict=False))[one.level :]:
+        yield "later", f"{level.who}, from {_moment(from_us(at), now)} on"
+
+
+def _print_facts(found: Iterator[tuple[str, str | Text]]) -> None:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(overflow="fold")
+    for name, value in found:
+        grid.add_row(name, Text(plain(value)) if isinstance(value, str) else value)
+    console().print(grid)
+
+
+def _happened(history: Sequence[EscalationEvent], now: datetime) -> Iterator[tuple[str, str]]:
+    for event in history:
+        by = f" by {event.author}" if event.author else ""
+        yield shown_time(event.at, now=now), f"{event.kind}{by}" + (f": {event.detail}" if event.detail else "")
+
+
+def _deadline(one: Escalation, rule: Rule, now: datetime) -> str:
+    if one.expires_at is None:
+        return "none: it waits until somebody decides"
+    return f"{_moment(one.expires_at, now)}, {_EXPIRY[rule.on_expiry]}"
+
+
+def _moment(at: datetime, now: datetime) -> str:
+    """A moment as a time of this machine's zone, and how far off it is."""
+    return f"{at.astimezone():%d %b %Y %H:%M} ({distance(at, now)})"
+
+
+def _due(one: Escalation, now: datetime) -> str:
+    if one.status != "open":
+        return shown_time(one.decided_at, now=now) if one.decided_at else ""
+    return distance(one.expires_at, now) if one.expires_at else ""
+
+
+def _with(one: Escalation, now: datetime) -> str:
+    if one.status != "open":
+        return one.decided_by or ""
+    if one.claimed_by and one.claimed_until and one.claimed_until > now:
+        return f"{one.claimed_by} (claimed)"
+    return one.assignee or ""
+
+
+def _dimension(one: Escalation) -> str:
+    refusal = one.payload.get("refusal")
+    return str(refusal.get("dimension")) if isinstance(refusal, Mapping) else ""
+
+
+def _quoted(arguments: Mapping[str, Any]) -> str:
+    """Arguments as one word of a shell, whatever an agent wrote into them; none where they are too long to edit so."""
+    text = json.dumps(arguments)
+    return shlex.quote(text) if len(text) <= QUOTED_MAX else "'{...}'"
+
+
+def _value(value: Any) -> str:
+    """A value as JSON, every character of it seen: what cannot be printed is written out."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    seen = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:VALUE_MAX])
+    return seen if len(text) <= VALUE_MAX else f"{seen}... ({len(text):,} characters; --json shows all)"
