@@ -23,6 +23,12 @@ AlertKind = Literal[
     "run.burn_rate",  # a run spends many times faster than its agent usually does
     "run.loop",  # a run made the same call again and again
     "run.cost_growth",  # the steps of a run become dearer and dearer
+    "escalation.opened",  # a run waits for a person
+    "escalation.reminder",  # it still does
+    "escalation.raised",  # nobody decided in time, and more people may now
+    "escalation.assigned",  # somebody was asked to decide
+    "escalation.decided",  # somebody did
+    "escalation.expired",  # nobody did, and its rule has
     "test",  # somebody tries whether alerts arrive
 ]
 ALERT_KINDS: tuple[AlertKind, ...] = get_args(AlertKind)

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Select, and_, case, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, case, func, insert, or_, select, update
 from sqlalchemy.engine import RowMapping
 
 from bursar.budget.errors import ConflictError, NotFoundError
@@ -75,9 +75,11 @@ class Records:
         One that is `running` is executed by whoever admits it.
         """
         now = to_us(self._clock())
-        times = {"created_us": now, "changed_us": now, "queued_us": now if status == "queued" else None}
+        state = {"created_us": now, "changed_us": now}
+        if status == "queued":
+            state |= {"queued_us": now, "stop_reason": "accepted"}
         with self._store.write(durable=True) as connection:
-            connection.execute(insert(run).values(status=status, **times, **values))
+            connection.execute(insert(run).values(status=status, **state, **values))
             _tell(connection, values["id"], now, status, "accepted", None)
             yield connection
 
@@ -131,22 +133,23 @@ class Records:
 
         `now` is in microseconds. For what lets it go on, in its own transaction.
         """
-        waits = update(run).where(run.c.id == run_id, run.c.status == "interrupted")
-        changed = connection.execute(waits.values(status="queued", stop_reason=cause, queued_us=now, changed_us=now))
-        if changed.rowcount:
-            _tell(connection, run_id, now, "queued", cause, author)
-        return bool(changed.rowcount)
+        return _end_waiting(connection, run_id, "queued", now=now, cause=cause, author=author)
 
-    def claimable(self, fits: Callable[[Record], bool], limit: int) -> list[Record]:
+    @staticmethod
+    def stop(connection: Connection, run_id: str, *, now: int, cause: str, author: str | None = None) -> bool:
+        """Let a run that waits end with what it has; False where it does not wait. As `queue` else."""
+        return _end_waiting(connection, run_id, "stopped", now=now, cause=cause, author=author)
+
+    def claimable(self, fits: Callable[[Record], bool], limit: int, *, after: str = "") -> list[Record]:
         """Runs that wait for a worker and fit: `id`, `tenant`, `agent` and `target` of each, in fair order.
 
-        A tenant that has few runs under way comes before one that has many; its own are taken in the order in which
-        they were queued.
+        A tenant that has few runs under way comes before one that has many, and of equal ones the next `after` the
+        tenant that had the last turn. Its own are taken in the order in which they were queued.
         """
         with self._store.read() as connection:
             if connection.execute(_ANY_QUEUED).first() is None:  # as it is nearly always when somebody asks
                 return []
-            rows = connection.execute(_CLAIMABLE).mappings()
+            rows = connection.execute(_CLAIMABLE, {"after": after}).mappings()
             return list(islice(filter(fits, rows), limit))
 
     def held(self, but: str) -> list[Held]:
@@ -273,7 +276,7 @@ def _claimable() -> Select[Any]:
         select(run.c.id, run.c.tenant, run.c.agent, run.c.target)
         .select_from(run.outerjoin(busy, busy.c.tenant == run.c.tenant))
         .where(run.c.status == "queued")
-        .order_by(turn, run.c.queued_us, run.c.id)
+        .order_by(turn, run.c.tenant <= bindparam("after"), run.c.tenant, run.c.queued_us, run.c.id)
     )
 
 
@@ -289,6 +292,19 @@ _HELD = (
     .join_from(run, pot, and_(pot.c.run_id == run.c.id, pot.c.epoch.is_not(None)))
     .where(run.c.status == "running")
 )
+
+
+def _end_waiting(
+    connection: Connection, run_id: str, status: RunStatus, *, now: int, cause: str, author: str | None
+) -> bool:
+    waits = update(run).where(run.c.id == run_id, run.c.status == "interrupted")
+    queued_us = now if status == "queued" else None
+    changed = connection.execute(
+        waits.values(status=status, stop_reason=cause, queued_us=queued_us, changed_us=now)
+    ).rowcount
+    if changed:
+        _tell(connection, run_id, now, status, cause, author)
+    return bool(changed)
 
 
 def _tell(connection: Connection, run_id: str, now: int, status: str, cause: str | None, author: str | None) -> None:

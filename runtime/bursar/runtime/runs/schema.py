@@ -77,9 +77,7 @@ escalation = Table(
     Column("id", _NUMBER, primary_key=True),
     Column("tenant", Text, nullable=False),
     Column("run_id", Text, nullable=False),
-    Column(
-        "interrupt_id", Text, nullable=False
-    ),  # by which the run is resumed; `ID:0`, `ID:1` of several
+    Column("interrupt_id", Text, nullable=False),  # by which the run is resumed; `ID:0`, `ID:1` of several
     Column("kind", Text, nullable=False),  # in which shape the graph asked, and so is answered
     Column("agent", Text, nullable=False),
     Column("node", Text, nullable=False),
