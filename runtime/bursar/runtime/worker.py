@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 from bursar.budget.errors import ConflictError
 from bursar.runtime.engine import Engine, Listener, whatever_happens
@@ -64,6 +65,7 @@ class Worker:
         self._watch = Watch(lease_s, monotonic)
         self._watch_every_s = lease_s / WATCHES_A_LEASE
         self._watched_at = float("-inf")
+        self._last_tenant = ""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._loading = asyncio.Lock()
         self._woken = asyncio.Event()
@@ -93,7 +95,9 @@ class Worker:
     async def _look(self) -> None:
         free = self._concurrency - len(self._tasks)
         if free > 0:
-            for row in await self._ledger.do(self._records.claimable, self._is_free, free):
+            claimable = partial(self._records.claimable, self._is_free, free, after=self._last_tenant)
+            for row in await self._ledger.do(claimable):
+                self._last_tenant = row["tenant"]
                 self._start(row)
         if self._monotonic() - self._watched_at >= self._watch_every_s:
             self._watched_at = self._monotonic()

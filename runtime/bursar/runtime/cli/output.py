@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 _STYLES: Mapping[RunStatus, str] = {
+    "queued": "magenta",
     "running": "blue",
     "succeeded": "green",
     "stopped": "yellow",

@@ -75,7 +75,7 @@ class Records:
         One that is `running` is executed by whoever admits it.
         """
         now = to_us(self._clock())
-        state = {"created_us": now, "changed_us": now}
+        state: dict[str, Any] = {"created_us": now, "changed_us": now}
         if status == "queued":
             state |= {"queued_us": now, "stop_reason": "accepted"}
         with self._store.write(durable=True) as connection:
