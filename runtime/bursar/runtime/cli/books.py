@@ -13,6 +13,7 @@ from bursar.runtime.config import Config, load_config
 
 if TYPE_CHECKING:
     from bursar.budget.ledger import Ledger
+    from bursar.runtime.escalations.escalations import Escalations
     from bursar.runtime.runs.records import Records
 
 __all__ = ["Books", "open_books", "require_known"]
@@ -25,6 +26,14 @@ class Books:
     config: Config
     ledger: Ledger
     records: Records
+
+    @property
+    def escalations(self) -> Escalations:
+        """What people have to decide."""
+        from bursar.budget.windows import utc_now
+        from bursar.runtime.escalations.escalations import Escalations
+
+        return Escalations(self.ledger, self.config, utc_now)
 
 
 @contextmanager
