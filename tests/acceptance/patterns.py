@@ -1,4 +1,4 @@
-"""Public patterns of LangGraph and LangChain: each a graph over any chat model, what it is given, what people answer."""
+"""Public patterns of LangGraph and LangChain: a graph over any chat model, what it is given, what people answer."""
 
 from __future__ import annotations
 

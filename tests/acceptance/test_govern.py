@@ -1,4 +1,4 @@
-"""A LangGraph graph runs as a Bursar run without a change but for its model, to the same end, and pays for each call."""
+"""A LangGraph graph runs as a Bursar run unchanged but for its model, to the same end, and pays for each call."""
 
 from __future__ import annotations
 
@@ -106,9 +106,8 @@ async def test_langgraphs_own_stream(runtime: Runtime) -> None:
     parts = [one.data for one in events if one.kind == "graph"]
     assert {part["type"] for part in parts} == {"updates", "messages"}
     assert [key for part in parts if part["type"] == "updates" for key in part["data"]] == ["model", "tools", "model"]
-    said = "".join(
-        part["data"][0].text for part in parts if part["type"] == "messages" and part["data"][0].type != "tool"
-    )
+    told = [part["data"][0] for part in parts if part["type"] == "messages"]
+    said = "".join(one.text for one in told if one.type != "tool")
     run = events[-1].run
     assert run is not None
     assert run.status == "succeeded"
