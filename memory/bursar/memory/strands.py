@@ -9,8 +9,8 @@ What a strand holds is recognised by the length and the digest of all that it ha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import blake2b
-from typing import Final, NamedTuple, TypeAlias
+from hashlib import sha256
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import ormsgpack
 
@@ -88,18 +88,23 @@ class Strands:
             return [content]
         own = next((tip for tip in self._tips if tip.owner == owner), None)
         start = _header_bytes(content)
-        if own is not None and _is_at(content, start, own):
-            parts: list[Part] = [content[:start], own.whole, content[start + own.whole.length :]]
+        if own is not None and (hashed := _matched(content, start, own)):
+            parts: list[Part] = [content[:start], self._grown(own, hashed, content[start + own.whole.length :])]
         else:
-            parts = self.cut(content)
-            if len(parts) == 1:
-                parts = [content[:start], content[start:]]
-        tail = parts[-1]
-        if own is not None and isinstance(tail, bytes) and parts[-2] == own.whole:
-            parts[-2:] = [self._grown(own, tail, content[-own.whole.length - len(tail) :])]
-        elif isinstance(tail, bytes) and len(tail) > OWN_BYTES_MAX:
-            parts[-1] = self._begun(owner, tail)
+            parts = self._kept(content, start, owner, own)
         return [part for part in parts if part]
+
+    def _kept(self, content: bytes, start: int, owner: str, own: _Tip | None) -> list[Part]:
+        """What does not begin with its channel's strand: it may hold that, or others, further on."""
+        *shared, tail = self.cut(content)
+        if not shared:
+            shared, tail = [content[:start]], content[start:]
+        if isinstance(tail, Beginning):
+            return [*shared, tail]
+        if own is not None and shared[-1] == own.whole:
+            hashed = _matched(content, len(content) - len(tail) - own.whole.length, own)
+            return [*shared[:-1], self._grown(own, hashed, tail)]
+        return [*shared, tail if len(tail) <= OWN_BYTES_MAX else self._begun(owner, tail)]
 
     def forget(self, used: Mapping[int, Beginning]) -> None:
         """Keep only what is in `used`, each strand up to that length."""
@@ -110,12 +115,12 @@ class Strands:
         self.segments.append(Segment(self._next, 0, content))
         return self._tipped(owner, content[:HEAD_BYTES], Beginning(self._next, len(content), digest_of(content)))
 
-    def _grown(self, own: _Tip, tail: bytes, whole: bytes) -> Beginning:
+    def _grown(self, own: _Tip, hashed: Any, tail: bytes) -> Beginning:
+        strand, length, _ = own.whole
         if tail:
-            self.segments.append(Segment(own.whole.strand, own.whole.length, tail))
-            whole_now = Beginning(own.whole.strand, len(whole), digest_of(whole))
-            return self._tipped(own.owner, own.head, whole_now)
-        return self._tipped(*own)
+            self.segments.append(Segment(strand, length, tail))
+            hashed.update(tail)
+        return self._tipped(own.owner, own.head, Beginning(strand, length + len(tail), _digest(hashed)))
 
     def _tipped(self, owner: str, head: bytes, whole: Beginning) -> Beginning:
         others = [tip for tip in self._tips if tip.owner != owner]
@@ -130,7 +135,11 @@ def joined(parts: Sequence[Part], load: Callable[[Beginning], bytes]) -> bytes:
 
 def digest_of(content: bytes) -> bytes:
     """By which the first bytes of a strand are known."""
-    return blake2b(content, digest_size=DIGEST_BYTES).digest()
+    return _digest(sha256(content))
+
+
+def _digest(hashed: Any) -> bytes:
+    return bytes(hashed.digest()[:DIGEST_BYTES])
 
 
 def _split(part: Part, tip: _Tip) -> list[Part]:
@@ -141,7 +150,7 @@ def _split(part: Part, tip: _Tip) -> list[Part]:
     start = tries = 0
     at = part.find(tip.head)
     while at >= 0 and tries < TRIES_MAX:
-        if _is_at(part, at, tip):
+        if _matched(part, at, tip):
             pieces += [part[start:at], tip.whole]
             start = at = at + tip.whole.length
         else:
@@ -151,13 +160,13 @@ def _split(part: Part, tip: _Tip) -> list[Part]:
     return [*pieces, part[start:]]
 
 
-def _is_at(content: bytes, at: int, tip: _Tip) -> bool:
+def _matched(content: bytes, at: int, tip: _Tip) -> Any:
+    """The hash of the tip's strand, if that is what the content has there."""
     end = at + tip.whole.length
-    return (
-        len(content) >= end
-        and content.startswith(tip.head, at)
-        and blake2b(memoryview(content)[at:end], digest_size=DIGEST_BYTES).digest() == tip.whole.digest
-    )
+    if len(content) < end or not content.startswith(tip.head, at):
+        return None
+    hashed = sha256(memoryview(content)[at:end])
+    return hashed if _digest(hashed) == tip.whole.digest else None
 
 
 def _header_bytes(content: bytes) -> int:
