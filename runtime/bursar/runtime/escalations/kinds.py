@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from langgraph.types import Interrupt as GraphInterrupt
 from sqlalchemy import RowMapping
 
 from bursar.budget.windows import to_us
 from bursar.runtime.escalations.records import Asked, Decision, Reason
+
+if TYPE_CHECKING:
+    from langgraph.types import Interrupt as GraphInterrupt  # half of what listing the inbox would cost
 
 __all__ = ["MARK", "answer", "graph_id", "questions"]
 
