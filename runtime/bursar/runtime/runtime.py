@@ -83,6 +83,7 @@ class Runtime:
         self.calls = calls = PaidCalls(ledger, catalog, self._router, self.health, clock=clock, rng=rng, sleep=sleep)
         holder = f"{socket.gethostname()}:{os.getpid()}:{rng.getrandbits(32):08x}"
         self._side_loop = SideLoop()
+        self.holder = holder
         self._engine = Engine(config, ledger, records, calls, self._side_loop, checkpointer, holder=holder, clock=clock)
         self._accepting = Accepting(config, ledger, catalog, clock=clock)
         self._known = Known(checkpointer)

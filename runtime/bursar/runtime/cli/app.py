@@ -27,7 +27,7 @@ its tenant's budget is gone. The folder with their ledger is kept.
 _RUN = """Run an agent or a graph for a tenant, inside its limits.
 
 The answer goes to stdout, progress and what tools print to stderr. Exits with 3 where a limit stopped the run, with 4
-where it waits for a person.
+where it waits for a person. With --detach a worker executes it: `bursar worker`.
 """
 
 _SET = """Set the limits of an organisation, a tenant, a team, a user, an agent or a node.
@@ -120,6 +120,13 @@ It pays with its tenant's budgets, and with limits of its own, which hold over a
 themselves. Only its hash is kept.
 """
 
+_WORKER = """Execute runs that wait for a worker, until Ctrl-C.
+
+Those are runs that were submitted (`bursar run --detach`), runs on which somebody has decided, and runs whose process
+died, which go on from their last checkpoint. Any number of workers share them, and tenants get their turns. What a
+worker executes when it is stopped, the next one goes on with at once.
+"""
+
 _SERVE = """Answer OpenAI's and Anthropic's clients within the limits of their keys, until Ctrl-C.
 
 Any program takes part by its base URL and a key of `bursar key create`. Answers under way may end when it stops.
@@ -178,7 +185,7 @@ _COMMANDS = (
     ("run", "run:run", _RUN),
     ("runs ls", "runs:ls", "List runs, the newest first."),
     ("runs show", "runs:show", "Show how a run stands, and how it came to that."),
-    ("runs tail", "tail:tail", "Follow a run, in whichever process it goes on, until it ends."),
+    ("runs tail", "tail:tail", "Follow a run, in whichever process it goes on, until it ends or waits for a person."),
     ("runs cancel", "runs:cancel", "Stop a run for good; nothing more is sent for it."),
     ("runs resume", "resume:resume", _RESUME),
     ("inbox ls", "inbox:ls", "List what waits for a person, the most urgent first."),
@@ -219,6 +226,7 @@ _COMMANDS = (
     ("route check", "route:check", _ROUTE_CHECK),
     ("route try", "route:try_out", "Say which tier a request would go to, and why."),
     ("route report", "route_report:report", _ROUTE_REPORT),
+    ("worker", "worker:worker", _WORKER),
     ("serve", "serve:serve", _SERVE),
     ("key create", "key:create", _KEY),
     ("key ls", "key:ls", "List keys, the newest first, with what they spent."),

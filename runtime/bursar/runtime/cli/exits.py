@@ -31,6 +31,7 @@ class Exit(IntEnum):
 
 
 _OF_STATUS: dict[RunStatus, Exit] = {
+    "queued": Exit.OK,
     "running": Exit.OK,
     "succeeded": Exit.OK,
     "stopped": Exit.LIMIT,

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from bursar.budget.limits import Limits
-from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile, Count, Debug, OnLimit, Seconds, Usd
-from bursar.runtime.cli.output import opening
+from bursar.runtime.cli.exits import Exit
+from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile, Count, Debug, OnLimit, Seconds, Usd, flag
+from bursar.runtime.cli.output import console, opening, print_json, print_next
+from bursar.runtime.cli.shapes import run_json
+from bursar.runtime.cli.telling import next_commands, summary
+from bursar.runtime.runs.run import Run
+
+if TYPE_CHECKING:
+    from bursar.runtime.accepting import RunOptions
 
 __all__ = ["run"]
 
@@ -27,8 +34,10 @@ async def run(
     steps: Annotated[Count, Parameter(help="At most so many model calls.")] = None,
     tool_calls: Annotated[Count, Parameter(help="At most so many tool executions.")] = None,
     tokens: Annotated[Count, Parameter(help="At most so many tokens, input and output together.")] = None,
-    seconds: Annotated[Seconds, Parameter(help="At most so much time.")] = None,
+    seconds: Annotated[Seconds, Parameter(help="At most so much working time; waiting does not count.")] = None,
+    deadline: Annotated[str | None, Parameter(help="When it ends at the latest: 2h, or a time.")] = None,
     on_limit: Annotated[OnLimit | None, Parameter(help="What happens at a limit.")] = None,
+    detach: Annotated[bool, flag("--detach", "Leave it to a worker, and print its id.")] = False,
     config: ConfigFile = CONFIG_FILE,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -38,6 +47,7 @@ async def run(
         from bursar.agents import Agent
         from bursar.agents.load import load_agent
         from bursar.runtime.cli.follow import conclude, follow
+        from bursar.runtime.cli.moments import ahead
         from bursar.runtime.runtime import Runtime
 
         source = load_agent(target)
@@ -45,19 +55,32 @@ async def run(
     given = {"cost_usd": cost_limit, "steps": steps, "tool_calls": tool_calls, "tokens": tokens, "seconds": seconds}
     limits = Limits.from_record({name: limit for name, limit in given.items() if limit is not None})
     async with Runtime.open(config) as runtime:
-        events = runtime.stream(
-            source,
-            text if is_agent else graph_input(text),
-            tenant=tenant,
-            team=team,
-            user=user,
-            limits=limits,
-            on_limit=on_limit,
-            name=None if is_agent else target.rpartition(":")[2],
-            target=lasting(target),
-        )
+        options: RunOptions = {
+            "tenant": tenant,
+            "team": team,
+            "user": user,
+            "limits": limits,
+            "on_limit": on_limit,
+            "deadline": ahead(deadline, "UTC") if deadline else None,
+            "name": None if is_agent else target.rpartition(":")[2],
+            "target": lasting(target),
+        }
+        asked = text if is_agent else graph_input(text)
+        if detach:
+            return submitted(await runtime.submit(source, asked, **options), config, as_json=as_json)
+        events = runtime.stream(source, asked, **options)
         ended = await follow(runtime, tenant, events, config)
     return conclude(ended, config, as_json=as_json, debug=debug)
+
+
+def submitted(run: Run, config: Path, *, as_json: bool) -> int:
+    """Print which run waits for a worker, and how to go on."""
+    if as_json:
+        print_json(run_json(run))
+    else:
+        console().print(summary(run), soft_wrap=True)
+        print_next(next_commands(run), config)
+    return Exit.OK
 
 
 def graph_input(text: str) -> Any:

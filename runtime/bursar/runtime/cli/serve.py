@@ -12,7 +12,7 @@ from cyclopts.validators import Number
 
 from bursar.budget.errors import UsageError
 from bursar.runtime.cli.books import Books, open_books
-from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile
+from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile, flag
 from bursar.runtime.cli.output import console, opening, print_json, print_next
 from bursar.runtime.cli.words import counted, plain
 
@@ -31,6 +31,7 @@ def serve(
     workers: Annotated[
         int | None, Parameter(help="So many processes, in place of gateway.workers.", validator=Number(gte=1, lte=64))
     ] = None,
+    worker: Annotated[bool, flag("--worker", "Execute runs that wait for a worker, too.")] = False,
     config: ConfigFile = CONFIG_FILE,
     as_json: AsJson = False,
 ) -> None:
@@ -48,7 +49,7 @@ def serve(
         else:
             _print_served(books, listener, config)
     with listener:
-        run_server(config.absolute(), listener, workers=workers or settings.workers)
+        run_server(config.absolute(), listener, workers=workers or settings.workers, works=worker)
 
 
 def _listening(host: str, port: int) -> socket.socket:

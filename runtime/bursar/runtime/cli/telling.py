@@ -44,6 +44,8 @@ def next_commands(run: Run) -> list[str]:
         return [*_answers(run, resume)]
     if run.status in ("interrupted", "failed"):
         return [resume]
+    if run.status == "queued":
+        return ["bursar worker", f"bursar runs tail {run.id}"]
     if run.status == "running":
         return [f"bursar runs tail {run.id}"]
     mends = parted(run.stop_reason)[1] if run.status == "stopped" else ""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import FrameType
 
@@ -15,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.supervisors import Multiprocess
 
 from bursar.budget.errors import BursarError, LedgerError
+from bursar.runtime.engine import ended_after_cancel
 from bursar.runtime.runtime import Runtime
 from bursar.runtime.service.agents import Agents
 from bursar.runtime.service.app import app_of
@@ -75,9 +78,12 @@ def server_config(app: ASGIApp, *, workers: int = 1) -> uvicorn.Config:
     )
 
 
-def run_server(file: Path, listener: socket.socket, *, workers: int) -> None:
-    """Serve what the configuration in a file says, until a signal; each worker is a process with its own runtime."""
-    config = server_config(Serving(file), workers=workers)
+def run_server(file: Path, listener: socket.socket, *, workers: int, works: bool = False) -> None:
+    """Serve what the configuration in a file says, until a signal; each worker is a process with its own runtime.
+
+    With `works` each of them also executes runs that wait for a worker.
+    """
+    config = server_config(Serving(file, works=works), workers=workers)
     if workers == 1:
         _Server(config).run([listener])
     else:
@@ -99,8 +105,9 @@ class Serving:
     It can be sent to another process, and is a runtime there.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, works: bool = False) -> None:
         self._file = file
+        self._works = works
         self._app: FastAPI | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,9 +125,19 @@ class Serving:
                 await asyncio.to_thread(runtime.calls.counter.count_text, "-")
                 self._app = gateway_app(runtime, await asyncio.to_thread(key_secret, runtime.config))
                 await send({"type": "lifespan.startup.complete"})
-                await receive()  # the server ends
+                async with _working(runtime) if self._works else contextlib.nullcontext():
+                    await receive()  # the server ends
         except BursarError as error:
             _log.error("%s", error)
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         await send({"type": "lifespan.shutdown.complete"})
+
+
+@contextlib.asynccontextmanager
+async def _working(runtime: Runtime) -> AsyncIterator[None]:
+    task = asyncio.create_task(runtime.work())
+    try:
+        yield
+    finally:
+        await ended_after_cancel(task)
