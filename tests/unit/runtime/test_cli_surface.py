@@ -146,6 +146,7 @@ def test_the_choices_of_the_command_are_the_librarys() -> None:
 
 def test_every_state_of_a_run_has_an_exit_code() -> None:
     assert {status: int(exit_of(status)) for status in get_args(RunStatus)} == {
+        "queued": 0,
         "running": 0,
         "succeeded": 0,
         "stopped": 3,

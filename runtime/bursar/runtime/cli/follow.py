@@ -15,13 +15,13 @@ from bursar.runtime.cli.exits import BrokenOff, Exit, exit_of
 from bursar.runtime.cli.output import console, print_error, print_json, print_next
 from bursar.runtime.cli.progress import Progress
 from bursar.runtime.cli.shapes import run_json
-from bursar.runtime.cli.telling import next_commands, print_run
+from bursar.runtime.cli.telling import next_commands, print_run, summary
 from bursar.runtime.cli.words import configured, parted, plain
 from bursar.runtime.events import Event
 from bursar.runtime.runs.run import Run
 from bursar.runtime.runtime import Runtime
 
-__all__ = ["conclude", "follow"]
+__all__ = ["conclude", "follow", "submitted"]
 
 
 async def follow(runtime: Runtime, tenant: str, events: AsyncGenerator[Event, None], config: Path) -> Run:
@@ -62,3 +62,13 @@ def conclude(run: Run, config: Path, *, as_json: bool, debug: bool) -> Exit:
         said, mends = parted(run.stop_reason)
         print_error(said, next_step=mends or configured(f"bursar runs resume {run.id}", config))
     return exit_of(run.status)
+
+
+def submitted(run: Run, config: Path, *, as_json: bool) -> Exit:
+    """Print which run waits for a worker, and how to go on."""
+    if as_json:
+        print_json(run_json(run))
+    else:
+        console().print(summary(run), soft_wrap=True)
+        print_next(next_commands(run), config)
+    return Exit.OK

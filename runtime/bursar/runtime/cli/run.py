@@ -9,12 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from bursar.budget.limits import Limits
-from bursar.runtime.cli.exits import Exit
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile, Count, Debug, OnLimit, Seconds, Usd, flag
-from bursar.runtime.cli.output import console, opening, print_json, print_next
-from bursar.runtime.cli.shapes import run_json
-from bursar.runtime.cli.telling import next_commands, summary
-from bursar.runtime.runs.run import Run
+from bursar.runtime.cli.output import opening
 
 if TYPE_CHECKING:
     from bursar.runtime.accepting import RunOptions
@@ -46,7 +42,7 @@ async def run(
     with opening():
         from bursar.agents import Agent
         from bursar.agents.load import load_agent
-        from bursar.runtime.cli.follow import conclude, follow
+        from bursar.runtime.cli.follow import conclude, follow, submitted
         from bursar.runtime.cli.moments import ahead
         from bursar.runtime.runtime import Runtime
 
@@ -71,16 +67,6 @@ async def run(
         events = runtime.stream(source, asked, **options)
         ended = await follow(runtime, tenant, events, config)
     return conclude(ended, config, as_json=as_json, debug=debug)
-
-
-def submitted(run: Run, config: Path, *, as_json: bool) -> int:
-    """Print which run waits for a worker, and how to go on."""
-    if as_json:
-        print_json(run_json(run))
-    else:
-        console().print(summary(run), soft_wrap=True)
-        print_next(next_commands(run), config)
-    return Exit.OK
 
 
 def graph_input(text: str) -> Any:
