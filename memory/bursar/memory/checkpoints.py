@@ -26,6 +26,7 @@ from sqlalchemy import Connection
 from bursar.budget.stores.store import Store
 from bursar.memory.copying import copy_thread
 from bursar.memory.delta import delta_history
+from bursar.memory.errors import CheckpointRefused
 from bursar.memory.explained import explained
 from bursar.memory.hops import Hops
 from bursar.memory.pruning import delete_runs, prune, threads_of_runs
@@ -104,7 +105,7 @@ class CheckpointSaver(Hops):
         bare = {name: value for name, value in checkpoint.items() if name != "channel_values"}
         _, said = self.serde.dumps_typed((bare, facts))
         values = checkpoint["channel_values"]
-        fresh = {name: self.serde.dumps_typed(values[name]) for name in new_versions if name in values}
+        fresh = {name: self._dumped(name, values[name]) for name in new_versions if name in values}
         with self._writing(place) as held:
             before = held.row(place.ns, place.id) if place.id else None
             kept: dict[str, tuple[Any, Kept]] = {}
@@ -112,7 +113,7 @@ class CheckpointSaver(Hops):
                 if name not in new_versions and before and before.version(name) == version:
                     kept[name] = before.values[name]
                 elif name in values:
-                    kind, content = fresh.get(name) or self.serde.dumps_typed(values[name])
+                    kind, content = fresh.get(name) or self._dumped(name, values[name])
                     kept[name] = version, Kept(kind, held.strands.keep(content, f"{place.ns}:{name}"))
             held.put(place.ns, checkpoint["id"], facts.get("run_id"), Row(place.id, said, kept))
             held.save()
@@ -123,7 +124,7 @@ class CheckpointSaver(Hops):
     ) -> None:
         """Store what a task of a checkpoint wrote; raises CheckpointFenced like `put`."""
         place = self._place(config)
-        written = [(channel, *self.serde.dumps_typed(value)) for channel, value in writes]
+        written = [(channel, *self._dumped(channel, value)) for channel, value in writes]
         with self._writing(place) as held:
             for number, (channel, kind, content) in enumerate(written):
                 idx = WRITES_IDX_MAP.get(channel, number)
@@ -187,6 +188,13 @@ class CheckpointSaver(Hops):
     async def afence(self, thread_id: str, epoch: int) -> None:
         """See `fence`."""
         await self._hop(self.fence, thread_id, epoch)
+
+    def _dumped(self, channel: str, value: Any) -> tuple[str, bytes]:
+        try:
+            return self.serde.dumps_typed(value)
+        except CheckpointRefused as error:
+            what = f"channel {channel!r}, of type {type(value).__name__}"
+            raise CheckpointRefused(f"{what}: {error.message}", next_step=error.next_step) from error
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:

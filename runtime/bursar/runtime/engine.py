@@ -19,12 +19,13 @@ from typing import Any, Literal, ParamSpec
 
 from langgraph.types import Command
 
-from bursar.budget.errors import BursarError, ConflictError, LedgerError, LedgerUnavailable
+from bursar.budget.errors import BursarError, ConflictError, LedgerError, LedgerUnavailable, UsageError
 from bursar.budget.gate import Hold, Sign
 from bursar.budget.limits import COUNT_MAX
 from bursar.budget.scope import Scope
 from bursar.memory import CheckpointSaver
 from bursar.runtime.accepting import NewRun
+from bursar.runtime.changed_graph import GraphChanged, fit
 from bursar.runtime.config import Config
 from bursar.runtime.context import RunContext
 from bursar.runtime.decisions import Decision, grant, in_words
@@ -169,6 +170,10 @@ class Engine:
                 await self._fence(row, hold)
                 if silent is not None and (poisoned := await self._poisoned(row, work)) is not None:
                     return poisoned
+                try:
+                    await self._fit(row, work, hold)
+                except (GraphChanged, UsageError) as error:
+                    return Ending(status="failed", cause=str(error), interrupts=None, error=error)
                 given = await self._input(row, work, json.loads(row["decisions"]))
                 return await _executed(work, context, given)
 
@@ -195,6 +200,7 @@ class Engine:
                 if resumption.stops:
                     ending = Ending(status="stopped", cause=row["stop_reason"], output=row["output"])
                     return await self._ledger.do(self._holds.end, row, hold, ending)
+                await self._fit(row, work, hold)
                 given = await self._input(row, work, resumption.decisions)
                 hold = await self._ledger.do(self._carry_out, row, hold, resumption)
             except BaseException:
@@ -277,6 +283,12 @@ class Engine:
     async def _fence(self, row: Record, hold: Hold) -> None:
         """Whoever held the run before writes no checkpoint any more."""
         await self._checkpoints.for_tenant(row["tenant"]).afence(row["id"], hold.epoch)
+
+    async def _fit(self, row: Record, work: Work, hold: Hold) -> None:
+        """Bring what a run was into the shape that its graph has now."""
+        said = await fit(work, graph_config(row["id"], row["tenant"], hold.epoch))
+        if said:
+            await self._ledger.do(self._records.note, row["id"], said)
 
     async def _poisoned(self, row: Record, work: Work) -> Ending | None:
         """The end of a run that has come no further in so many take-overs; None where it may be tried again."""

@@ -23,6 +23,7 @@ from bursar.budget.windows import utc_now
 from bursar.memory import CheckpointSaver, open_checkpoints
 from bursar.runtime.accepting import Accepting, NewRun, RunOptions, RunTerms
 from bursar.runtime.alerting import telling
+from bursar.runtime.changed_graph import require_fit
 from bursar.runtime.config import Config, load_config
 from bursar.runtime.context import RunContext
 from bursar.runtime.decisions import Decision, checked, grant
@@ -341,6 +342,7 @@ class Runtime:
             raise ConflictError(f"run {run_id} has {row['status']}; start a new one")
         work = self._known.of(row, source)
         self._known.remember(run_id, work)
+        await require_fit(work, graph_config(run_id, row["tenant"]))
         kept = json.loads(row["decisions"])
         asked = await self._questions(row, work)
         open_ = [one for one in asked if one.id not in kept]

@@ -127,6 +127,11 @@ class Records:
             if also is not None:
                 also(connection, row_in(connection, run_id))
 
+    def note(self, run_id: str, cause: str, *, author: str | None = None) -> None:
+        """Write down what happened to a run whose state it did not change."""
+        with self._store.write() as connection:
+            _tell(connection, run_id, to_us(self._clock()), row_in(connection, run_id)["status"], cause, author)
+
     @staticmethod
     def queue(connection: Connection, run_id: str, *, now: int, cause: str, author: str | None = None) -> bool:
         """Let a run that waits be taken up by whoever can execute it; False where it does not wait.
