@@ -1,0 +1,32 @@
+"""What lies in a store of checkpoints, looked at and damaged past the saver."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+from sqlalchemy import text
+
+from bursar.budget.stores.store import Store
+
+__all__ = ["TABLES", "content", "execute", "written"]
+
+TABLES = ("checkpoint_thread", "checkpoint", "checkpoint_write", "checkpoint_segment")
+
+
+def execute(url: str, statement: str, **values: Any) -> list[Any]:
+    """Run one statement; a list is a parameter's values for IN."""
+    with closing(Store(url)) as store, store.write() as connection:
+        done = connection.execute(text(statement), values)
+        return list(done.all()) if done.returns_rows else []
+
+
+def content(url: str) -> list[Any]:
+    """Every row of every table."""
+    return [execute(url, f"SELECT * FROM {table} ORDER BY 1, 2, 3") for table in TABLES]
+
+
+def written(url: str) -> list[tuple[str, str]]:
+    """The thread and the task of each pending write."""
+    rows = "checkpoint_write JOIN checkpoint_thread ON thread = id"
+    return [tuple(row) for row in execute(url, f"SELECT thread_id, task FROM {rows} ORDER BY thread_id, task, idx")]
