@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,7 @@ from cyclopts import Parameter
 from bursar.runtime.cli.books import open_books
 from bursar.runtime.cli.inbox import Id
 from bursar.runtime.cli.inbox_json import escalation_json
-from bursar.runtime.cli.moments import distance, span
+from bursar.runtime.cli.moments import span
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, By, ConfigFile, DryRun, author
 from bursar.runtime.cli.output import console, print_json, print_next
 from bursar.runtime.cli.words import plain
@@ -37,8 +36,7 @@ def claim(
     """Keep an escalation for yourself for a while."""
     seconds = int(span(lasting).total_seconds())
     change = _change(lambda room: room.claim(id, author(by), seconds), id, config, dry_run=dry_run)
-    until = "" if change.claimed_until is None else f" ({distance(change.claimed_until, datetime.now(UTC))})"
-    _tell(change, f"claimed by {author(by)}{until}", config, dry_run=dry_run, as_json=as_json)
+    _tell(change, f"claimed by {author(by)} for {lasting}", config, dry_run=dry_run, as_json=as_json)
 
 
 def release(
@@ -82,7 +80,7 @@ def comment(
 ) -> None:
     """Say something about an escalation to whoever decides."""
     change = _change(lambda room: room.comment(id, text, author(by)), id, config, dry_run=dry_run)
-    _tell(change, "commented", config, dry_run=dry_run, as_json=as_json)
+    _tell(change, "commented on", config, dry_run=dry_run, as_json=as_json)
 
 
 def _change(do: Callable[[Escalations], object], id: int, config: Path, *, dry_run: bool) -> Escalation:

@@ -161,10 +161,14 @@ def facts(one: Escalation, run: Run, now: datetime) -> Iterator[tuple[str, str |
 
 def _deciders(one: Escalation, rule: Rule) -> str:
     """Who may, on how much, and whether two must agree."""
-    ceilings = [f"{name} up to {format_usd(most)}" for name, most in rule.ceilings.items()]
-    two = f"two people, neither of them {one.requester}" if one.requester else "two people"
-    parts = [rule.who(one.level), *ceilings, *([two] if rule.needs_two(one.amount_nanousd) else [])]
-    return f"{'; '.join(parts)} (escalations.{rule.name})"
+    people = rule.may_decide(one.level)
+    who = "anybody" if people is None else ", ".join(_up_to(name, rule) for name in people)
+    two = f"; two of them, neither of them {one.requester}" if one.requester else "; two of them"
+    return f"{who}{two if rule.needs_two(one.amount_nanousd) else ''} (escalations.{rule.name})"
+
+
+def _up_to(name: str, rule: Rule) -> str:
+    return f"{name} (up to {format_usd(rule.ceilings[name])})" if name in rule.ceilings else name
 
 
 def _levels(one: Escalation, rule: Rule, now: datetime) -> Iterator[tuple[str, str]]:
