@@ -219,19 +219,21 @@ class Ledger:
                 give_up(connection, row, self._now())
         return len(rows)
 
-    def reap(self, run_id: str | None = None) -> int:
+    def reap(self, run_id: str | None = None, *, skew_s: float = 0) -> int:
         """Give up reservations whose holder fell silent: never sent is released, sent stays charged as unknown.
 
-        With `run_id`, those that earlier holders of this run left open. Returns how many were given up.
+        With `run_id`, those that earlier holders of this run left open. `skew_s` is how far the clock of another holder
+        may be behind, so that it is believed to live for so much longer. Returns how many were given up.
         """
         now = self._now()
+        since = now - int(skew_s * 1_000_000)
         with self.store.read() as connection:  # nearly always there is nothing to do, and nobody has to wait for that
-            if not silent(connection, now, run_id):
+            if not silent(connection, since, run_id):
                 return 0
         with self.store.write() as connection:
-            claimed = {name for row in silent(connection, now, run_id) for name in chains_of(row)}
+            claimed = {name for row in silent(connection, since, run_id) for name in chains_of(row)}
             claim(connection, claimed)
-            silent_now = silent(connection, now, run_id)  # as they are under the lock
+            silent_now = silent(connection, since, run_id)  # as they are under the lock
             rows = [row for row in silent_now if claimed.issuperset(chains_of(row))]
             for row in sorted(rows, key=itemgetter("id")):  # as `dispatch_all` locks them
                 give_up(connection, row, now)

@@ -56,6 +56,9 @@ _log = logging.getLogger("bursar.runtime")
 
 P = ParamSpec("P")
 
+SKEW_S = 60.0
+"""How far the clocks of workers may be apart before one gives up what another holds."""
+
 TAKEOVERS_MAX = 5
 """A run of which so many holders died at the same checkpoint is not tried again: it may be what kills them."""
 
@@ -238,7 +241,7 @@ class Engine:
                     await self._ledger.do(self._gates.renew, self.holder, self._config.lease_s)
                 for kept in list(self._ledgers.values()):
                     await kept.keep()
-                await self._ledger.do(self._ledger.ledger.reap)
+                await self._ledger.do(self._ledger.ledger.reap, skew_s=SKEW_S)
 
     async def hear(self) -> None:
         """Break off what others cancel; until cancelled."""
