@@ -1,4 +1,7 @@
-"""Where runs are killed: before and after each thing that is written down, or done, on the way of a run."""
+"""Where runs are killed: before and after each thing that is written down, or done, on the way of a run.
+
+`deciding` lies within the transaction that decides, and each other moment before or after one.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,13 @@ import os
 import signal
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Literal
 
 from bursar.budget.ledger import Ledger
 from bursar.memory import CheckpointSaver
+from bursar.runtime.escalations import escalations
+from bursar.runtime.escalations.escalations import Escalations
 from bursar.runtime.holds import Holds
 from bursar.tools.journal import EffectJournal
 
@@ -23,7 +29,7 @@ __all__ = ["BOUNDARIES", "Boundary", "killed_at"]
 class Boundary:
     """A moment in a run."""
 
-    owner: type
+    owner: type | ModuleType
     method: str
     moment: Literal["before", "after"]
     works: Sequence[str] = ("agent", "graph", "signer")
@@ -76,6 +82,9 @@ _INTERRUPT = {
 _DECIDE: dict[str, Any] = {"works": ("signer", "poor"), "occasions": 1}
 
 _DECISION = {
+    "before-decision": Boundary(owner=Escalations, method="decide", moment="before", **_DECIDE),
+    "deciding": Boundary(owner=escalations, method="decide", moment="after", **_DECIDE),
+    "decided": Boundary(owner=Escalations, method="decide", moment="after", **_DECIDE),
     "before-taken": Boundary(owner=Holds, method="claim", moment="before", **_DECIDE),
     "taken": Boundary(owner=Holds, method="claim", moment="after", **_DECIDE),
     "before-the-end": Boundary(owner=Holds, method="end", moment="before", **_DECIDE),

@@ -6,9 +6,10 @@ act: whatever its code still does while it is cleared away has no effect, as wit
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from bursar.budget.usage import Usage
 from bursar.runtime import Runtime
 from bursar.runtime.models.provider import ModelReply, ModelRequest
 from bursar.runtime.models.sim import SimProvider
+from bursar.runtime.work import Source
+from bursar.runtime.worker import Worker
 
 __all__ = ["Died", "Effect", "Process", "World", "act", "mortal", "was_done"]
 
@@ -37,7 +40,10 @@ class Died(BaseException):
 class Effect:
     """What a tool did."""
 
-    run: str
+    tool: str
+    label: str
+    """Of the run, as its first message names it; its forks have the same."""
+
     line: str
     key: str
     at: datetime
@@ -66,6 +72,7 @@ class Process:
         self.fuse: int | None = None
         self.dead = False
         self.runtime: Runtime
+        self.worker: Worker
         self._stack = AsyncExitStack()
 
     @contextmanager
@@ -77,12 +84,14 @@ class Process:
         finally:
             _here.reset(token)
 
-    async def open(self, config: Path, **options: Any) -> None:
-        """Start."""
+    async def open(self, config: Path, sources: Sequence[Source], monotonic: Callable[[], float]) -> None:
+        """Start, with a worker that looks for runs when it is told to, and sees time go by on that clock."""
         with self.here():
-            self.runtime = await self._stack.enter_async_context(
-                Runtime.open(config, clock=self.world.clock, **options)
-            )
+            opened = Runtime.open(config, clock=self.world.clock, sleep=_at_once)
+            self.runtime = runtime = await self._stack.enter_async_context(opened)
+        runtime._known.give(sources)
+        self.worker = runtime._worker(16, runtime._known.may_have, takes_over=True)
+        self.worker._monotonic = self.worker._watch._monotonic = monotonic
 
     async def close(self) -> None:
         """End: as a process does that is told to, or without any effect where it is dead."""
@@ -102,11 +111,15 @@ class Process:
             raise Died
 
 
-def act(run: str, line: str, key: str) -> str:
+async def _at_once(seconds: float) -> None:
+    await asyncio.sleep(0)
+
+
+def act(tool: str, label: str, line: str, key: str) -> str:
     """Have an effect on the world."""
     process = _process()
     process.burn()
-    process.world.effects.append(Effect(run, line, key, process.world.clock()))
+    process.world.effects.append(Effect(tool, label, line, key, process.world.clock()))
     process.burn()
     return "done"
 
@@ -157,6 +170,7 @@ def mortal() -> Iterator[None]:
         process.burn()
         reply = await complete(self, request)
         said = next(message["content"] for message in request.messages if message["role"] == "user")
+        assert reply.usage is not None
         process.world.bill[said.split()[0]].append(reply.usage)
         process.burn()
         return reply
