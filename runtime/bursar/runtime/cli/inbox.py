@@ -10,9 +10,9 @@ from cyclopts.validators import Number
 
 from bursar.runtime.cli.books import open_books
 from bursar.runtime.cli.inbox_json import escalation_json, history_json
-from bursar.runtime.cli.inbox_words import COLUMNS, answers, print_escalation, row
+from bursar.runtime.cli.inbox_words import answers, print_escalation, print_list
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile, Tenant, author, flag
-from bursar.runtime.cli.output import console, print_json, print_next, print_table
+from bursar.runtime.cli.output import console, print_json, print_next
 from bursar.runtime.cli.shapes import run_json
 from bursar.runtime.escalations.records import Reason, Status
 
@@ -39,12 +39,12 @@ def ls(
         found = books.escalations.ls(
             tenant=tenant, status=status, run_id=run, reason=reason, assignee=whose, limit=limit + 1
         )
-    shown, now = found[:limit], datetime.now(UTC)
+    shown = found[:limit]
     if as_json:
         return print_json([escalation_json(one) for one in shown])
     if not shown:
         return console().print("nothing waits for a person" if status == "open" else f"nothing is {status}")
-    print_table(COLUMNS, [row(one, now) for one in shown])
+    print_list(shown, datetime.now(UTC))
     if len(found) > limit:
         console().print(f"and more: --limit {min(limit * 4, 10_000)}", style="dim")
     return print_next([f"bursar inbox show {shown[0].id}"], config)

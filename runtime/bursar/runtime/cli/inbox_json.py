@@ -35,12 +35,13 @@ def escalation_json(one: Escalation) -> dict[str, Any]:
         "evidence": [*one.evidence],
         "priority": one.priority,
         "requester": one.requester,
-        "rule": one.rule,
+        "rule": _rule_json(one),
         "level": one.level,
         "assignee": one.assignee,
         "claimed_by": one.claimed_by,
         "claimed_until": time_json(one.claimed_until),
         "expires_at": time_json(one.expires_at),
+        "first_by": one.first_by,
         "decision": one.decision,
         "decided_by": one.decided_by,
         "decided_at": time_json(one.decided_at),
@@ -51,6 +52,19 @@ def escalation_json(one: Escalation) -> dict[str, Any]:
 def history_json(events: Sequence[EscalationEvent]) -> list[dict[str, Any]]:
     """What happened to an escalation, the oldest first."""
     return [{"at": time_json(one.at), "kind": one.kind, "by": one.author, "detail": one.detail} for one in events]
+
+
+def _rule_json(one: Escalation) -> dict[str, Any]:
+    from bursar.runtime.escalations.rule import Rule
+
+    rule = Rule.from_record(one.rule)
+    return {
+        "name": rule.name,
+        "may_decide": rule.may_decide(one.level),
+        "ceilings_usd": {name: money(most) for name, most in rule.ceilings.items()},
+        "two_people": rule.needs_two(one.amount_nanousd),
+        "on_expiry": rule.on_expiry,
+    }
 
 
 def _money(nanousd: int | None) -> str | None:

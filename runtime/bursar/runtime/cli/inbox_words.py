@@ -14,7 +14,7 @@ from rich.text import Text
 from bursar.budget.money import format_usd
 from bursar.budget.windows import from_us
 from bursar.runtime.cli.moments import distance
-from bursar.runtime.cli.output import Column, console, indented, print_words, status_text
+from bursar.runtime.cli.output import Column, console, indented, print_table, print_words, status_text
 from bursar.runtime.cli.words import parted, plain, short, shown_time
 from bursar.runtime.escalations.rule import OnExpiry, Rule
 from bursar.runtime.runs.run import Run
@@ -22,9 +22,9 @@ from bursar.runtime.runs.run import Run
 if TYPE_CHECKING:
     from bursar.runtime.escalations.records import Escalation, EscalationEvent
 
-__all__ = ["COLUMNS", "answers", "arguments", "changes", "print_escalation", "row"]
+__all__ = ["answers", "changes", "print_escalation", "print_list"]
 
-COLUMNS: Sequence[Column] = (
+_COLUMNS: Sequence[Column] = (
     ("id", "right"),
     ("reason", "whole"),
     "what",
@@ -32,6 +32,10 @@ COLUMNS: Sequence[Column] = (
     ("due", "whole"),
     "with",
 )
+_SPARED = (("reason", "whole"), "with")
+
+NARROW = 60
+"""Columns of a terminal below which a list spares some of its own."""
 
 DIGEST_SHOWN = 12
 
@@ -60,9 +64,20 @@ _GRANTS = {
 }
 
 
-def row(one: Escalation, now: datetime) -> tuple[str | Text, ...]:
-    """Its line in a list."""
-    what = Text(plain(" ".join(f"{one.tenant}: {short(asked(one))}".split())))
+def print_list(found: Sequence[Escalation], now: datetime) -> None:
+    """A line for each; columns in which nothing stands are left out, and a narrow terminal spares some more."""
+    rows = [_row(one, now) for one in found]
+    narrow = console().width < NARROW
+    kept = [
+        place
+        for place, column in enumerate(_COLUMNS)
+        if any(row[place] for row in rows) and (not narrow or column not in _SPARED)
+    ]
+    print_table([_COLUMNS[place] for place in kept], [[row[place] for place in kept] for row in rows])
+
+
+def _row(one: Escalation, now: datetime) -> tuple[str | Text, ...]:
+    what = Text(plain(" ".join(f"{one.tenant}: {short(_asked(one))}".split())))
     what.truncate(WORDS_MAX, overflow="ellipsis")
     amount = "" if one.amount_nanousd is None else format_usd(one.amount_nanousd)
     return str(one.id), one.reason, what, amount, _due(one, now), _with(one, now)
@@ -88,31 +103,30 @@ def print_escalation(one: Escalation, run: Run, history: Sequence[EscalationEven
     """What is asked, exactly what would be done, the facts, and what happened."""
     out = console()
     out.print(Text.assemble((f"{one.id}  {one.reason}  ", "bold"), plain(one.status)), soft_wrap=True)
-    print_words(asked(one))
-    for line in matter(one.payload):
+    print_words(_asked(one))
+    for line in _matter(one.payload):
         out.print(indented(Text(line)))
     out.print()
-    _print_facts(facts(one, run, now))
+    _print_facts(_facts(one, run, now))
     out.print()
     _print_facts(_happened(history, now))
 
 
-def asked(one: Escalation) -> str:
+def _asked(one: Escalation) -> str:
     """The question; of a refusal without the command that would grant more to whoever may."""
     return parted(one.words)[0] if one.reason == "budget" else one.words
 
 
-def matter(payload: Mapping[str, Any]) -> Iterator[str]:
+def _matter(payload: Mapping[str, Any]) -> Iterator[str]:
     """The action with each argument, or whatever else is asked about."""
     if isinstance(payload.get("args"), Mapping):
         yield plain(str(payload.get("tool", "")))
-        yield from (f"  {line}" for line in arguments(payload["args"]))
+        yield from (f"  {line}" for line in _named(payload["args"]))
     else:
-        yield from arguments(payload)
+        yield from _named(payload)
 
 
-def arguments(given: Mapping[str, Any]) -> Iterator[str]:
-    """Each argument on lines of its own, whole as far as it can be read."""
+def _named(given: Mapping[str, Any]) -> Iterator[str]:
     for name, value in given.items():
         yield f"{plain(name)}: {_value(value)}"
 
@@ -129,7 +143,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Tex
             yield Text(f"+ {plain(name)}: {new}", style="green")
 
 
-def facts(one: Escalation, run: Run, now: datetime) -> Iterator[tuple[str, str | Text]]:
+def _facts(one: Escalation, run: Run, now: datetime) -> Iterator[tuple[str, str | Text]]:
     """What else a decision needs, each under its name."""
     asks = f"{one.tenant}/{one.agent}, node {one.node}" + (f", for {one.requester}" if one.requester else "")
     yield "asked by", asks
