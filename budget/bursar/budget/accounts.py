@@ -76,6 +76,7 @@ class Standing(NamedTuple):
     alerts: str | None
     epoch: int | None
     cancelled_us: int | None
+    paused_by: str | None
     seconds_us: int | None
     used_us: int
     held_since_us: int | None

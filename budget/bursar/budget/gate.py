@@ -277,9 +277,9 @@ def closed(rows: Iterable[Standing], call: Call, now: int, *, final: bool) -> Re
 
 
 def cut_off(rows: Iterable[Standing], call: Call, now: int) -> Refusal | None:
-    """Why a call that is under way should not go on, or None: a run that was stopped lets it end."""
+    """Why a call that is under way should not go on, or None: a run that was stopped or paused lets it end."""
     refusals = (_closed(row, call, now, last_word=True) for row in rows if row.kind == "run")
-    return next(filter(None, refusals), None)
+    return next((one for one in refusals if one is not None and one.cause != "paused"), None)
 
 
 def _closed(row: Standing, call: Call, now: int, *, last_word: bool) -> Refusal | None:
@@ -296,6 +296,8 @@ def _closed(row: Standing, call: Call, now: int, *, last_word: bool) -> Refusal 
     if row.stopped is not None and not last_word:
         earlier = _stopped(row.stopped)
         return Refusal(cause="stopped", kind="run", path=path, dimension=earlier.dimension if earlier else "")
+    if row.paused_by is not None:
+        return Refusal(cause="paused", kind="run", path=path, detail=row.paused_by)
     return None
 
 

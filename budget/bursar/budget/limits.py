@@ -81,11 +81,14 @@ class Limits:
         """The limit of each of `bursar.budget.amounts.DIMENSIONS`, in the ledger's units; None is no limit."""
         return {dimension: getattr(self, dimension) for dimension in DIMENSIONS}
 
+    @property
+    def given(self) -> frozenset[str]:
+        """The limits that were written down, by their names in the ledger: `nanousd`, `tokens`, ..., `seconds`."""
+        return frozenset("nanousd" if key == "cost_usd" else key for key in self._given)
+
     def given_amounts(self) -> dict[str, int | None]:
         """`as_amounts_limit` of those that were written down alone: a default is for a run, not for a part of it."""
-        keys = {"cost_usd": "nanousd"}
-        given = {keys.get(key, key) for key in self._given}
-        return {name: limit if name in given else None for name, limit in self.as_amounts_limit().items()}
+        return {name: limit if name in self.given else None for name, limit in self.as_amounts_limit().items()}
 
     def to_record(self) -> dict[str, int | float | str | None]:
         """A JSON object that `from_record` reads back; money is text."""

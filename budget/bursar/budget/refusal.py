@@ -17,6 +17,7 @@ __all__ = ["Cause", "Refusal"]
 Cause = Literal[
     "limit",  # posted amounts leave too little room
     "stopped",  # the run was stopped before and nothing was granted since
+    "paused",  # a person holds the run up
     "cancelled",  # somebody cancelled the run
     "deadline",  # the run's working time is used up, or the moment is past by which it had to end
     "fenced",  # another worker has taken the run over
@@ -55,7 +56,7 @@ class Refusal:
     resets_us: int | None = None
     zone: str = "UTC"
     detail: str = ""
-    """The model without a price; the moment by which the run had to end."""
+    """The model without a price; the moment by which the run had to end; who paused it."""
 
     cut: bool = False
     """Whether a call that was under way was cut off for it."""
@@ -87,6 +88,8 @@ class Refusal:
         run = self.path.split("/")[2] if self.kind == "run" else ""
         if self.cause == "unpriced":
             return "add `price: {input_usd_per_mtok: ..., output_usd_per_mtok: ...}` or `price: free` to the model"
+        if self.cause == "paused":
+            return f"bursar runs retune {run} --resume"
         if self.cause in ("fenced", "cancelled") or self.is_overdue:
             return f"bursar runs show {run}".rstrip()
         if self.dimension == "seconds" or self.cause == "deadline":
@@ -135,6 +138,7 @@ class Refusal:
         return {
             "stopped": f"{self.name} was stopped at its limit and nothing was granted since",
             "cancelled": f"{self.name} was cancelled",
+            "paused": f"{self.name} is paused by {self.detail}",
             "deadline": f"{self.name} has used its time{f' of {self.limit} s' if self.limit else ''}",
             "fenced": f"{self.name} was taken over by another worker",
             "unpriced": f"model {self.detail} has no price, and {self.name} has a limit in money",

@@ -92,6 +92,7 @@ pot = Table(
     Column("until_us", BigInteger),  # the run's limit in wall time
     Column("cancelled_us", BigInteger),
     Column("paused_us", BigInteger),  # since when a person holds the run up
+    Column("paused_by", Text),
     Column("stopped", Text),  # the refusal that stopped the run, as JSON; sticky until more is granted
     Column("stopped_by", Text),  # the path that refused
     Column("final_call", Text),  # the call that is the last answer; there is one for each stop

@@ -98,7 +98,7 @@ class _Nodes:
         try:
             return await self._answer(run, state, call_id)
         except LimitReached as reached:
-            if not run.gives_last_answer:
+            if reached.is_paused or not run.gives_last_answer:
                 raise
             return await self._last_answer(run, state, call_id, reached.refusal.words(final=True), reached)
 

@@ -26,6 +26,11 @@ class LimitReached(GraphBubbleUp, ModelError):
         self.refusal = refusal
         super().__init__(refusal.words())
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether a person holds the run up: it is not at its end, and gives no last answer."""
+        return self.refusal.cause == "paused"
+
 
 class ModelCallFailed(BursarError):
     """No model that may take the call answered it."""

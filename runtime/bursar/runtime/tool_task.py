@@ -75,7 +75,7 @@ async def made(agent: Agent, run: RunContext, asked: Asked, delegate: Delegate) 
     try:
         return await _act(run, found, arguments, asked, delegate)
     except LimitReached as reached:
-        if not run.gives_last_answer:
+        if reached.is_paused or not run.gives_last_answer:
             raise
         stopped = reached.refusal.words(final=True)
         return {**told(call, "error: not finished, a limit was reached"), "stopped": stopped}

@@ -23,7 +23,7 @@ LIMIT = tuple(f"limit_{name}" for name in DIMENSIONS)
 ACCOUNTS_MAX = 20_000
 """How many accounts are kept in memory; more are kept in a file."""
 
-_SETS = ("open", "limit", "window")
+_SETS = ("open", "limit", "retune", "window")
 _GRANTS = {"grant": 1, "carry": 1, "take_back": -1}
 
 Amount = tuple[int | None, ...]

@@ -136,6 +136,7 @@ def upgrade() -> None:
         sa.Column("until_us", sa.BigInteger(), nullable=True),
         sa.Column("cancelled_us", sa.BigInteger(), nullable=True),
         sa.Column("paused_us", sa.BigInteger(), nullable=True),
+        sa.Column("paused_by", sa.Text(), nullable=True),
         sa.Column("stopped", sa.Text(), nullable=True),
         sa.Column("stopped_by", sa.Text(), nullable=True),
         sa.Column("final_call", sa.Text(), nullable=True),
