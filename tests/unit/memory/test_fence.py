@@ -115,7 +115,7 @@ async def test_a_fence_is_one_tenants(checkpoints_url: str) -> None:
     async with open_checkpoints(checkpoints_url) as saver:
         await saver.for_tenant("acme").afence("1", 2)
         await saver.aput_writes(row("1", 1), [("a", 1)], "no tenant's")
-        theirs = {"configurable": row("1", 1)["configurable"] | {TENANT_KEY: "acme"}}
+        theirs: Any = {"configurable": row("1", 1)["configurable"] | {TENANT_KEY: "acme"}}
         with pytest.raises(CheckpointFenced):
             await saver.aput_writes(theirs, [("a", 1)], "late")
         with pytest.raises(CheckpointFenced):
