@@ -28,7 +28,7 @@ Amount = int | float | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retuned:
-    """The limits of a run before and after, by `nanousd`, `tokens`, `steps`, `tool_calls` and `seconds`; None = none."""
+    """A run's limits before and after, by `nanousd`, `tokens`, `steps`, `tool_calls` and `seconds`; None = none."""
 
     before: Mapping[str, Amount]
     after: Mapping[str, Amount]
