@@ -141,7 +141,7 @@ async def test_a_question_is_answered_once(runtime: Runtime, true_provider: True
     run = await asked(runtime, true_provider, desk)
     first, second = run.interrupts
     await runtime.resume(run.id, {first.id: {"type": "reject"}})
-    with pytest.raises(ConflictError, match="does not wait on"):
+    with pytest.raises(ConflictError, match="was decided by caller"):
         await runtime.resume(run.id, {first.id: {"type": "approve"}})
     await runtime.resume(run.id, {second.id: {"type": "approve"}})
     assert len(desk.paid) == 1
@@ -200,7 +200,7 @@ async def test_a_decision_on_what_has_changed_meanwhile_is_refused(
         stale = asyncio.ensure_future(two.resume(run.id, {first.id: {"type": "approve"}}, source=desk.agent))
         await one.resume(run.id, {first.id: {"type": "reject"}})
         done.set()
-        with pytest.raises(ConflictError, match="changed meanwhile"):
+        with pytest.raises(ConflictError, match="was decided by caller"):
             await stale
         run = await one.resume(run.id, {second.id: {"type": "approve"}})
     assert (run.status, desk.paid) == ("succeeded", [("1", 11)])

@@ -61,14 +61,14 @@ class Killed(Exception):
 @pytest.fixture
 def dies_before_it_writes_the_ending(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The execution has ended, and nothing of that is written."""
-    change = Records.change
+    changing = Records.changing
 
-    def failing(self: Records, run_id: str, status: Any, **values: Any) -> None:
+    def failing(self: Records, run_id: str, status: Any, **values: Any) -> Any:
         if status != "running":
             raise Killed
-        change(self, run_id, status, **values)
+        return changing(self, run_id, status, **values)
 
-    monkeypatch.setattr(Records, "change", failing)
+    monkeypatch.setattr(Records, "changing", failing)
     return monkeypatch
 
 
@@ -108,7 +108,7 @@ async def test_a_decision_is_final_also_where_the_process_died_with_it(
         with pytest.raises(asyncio.CancelledError):
             await task
         seen.append(1)
-        with pytest.raises(ConflictError, match="does not wait on"):
+        with pytest.raises(ConflictError, match="was decided by dana"):
             await runtime.resume(run.id, {question: "yes"}, by="eve")
         run = await runtime.resume(run.id)
         assert (run.status, run.value) == ("succeeded", {"answers": ["no"]})

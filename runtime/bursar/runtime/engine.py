@@ -7,9 +7,8 @@ refuses every reservation of a lower one.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -28,7 +27,8 @@ from bursar.runtime.accepting import NewRun
 from bursar.runtime.changed_graph import GraphChanged, fit
 from bursar.runtime.config import Config
 from bursar.runtime.context import RunContext
-from bursar.runtime.decisions import Decision, grant, in_words
+from bursar.runtime.escalations.escalations import Escalations
+from bursar.runtime.escalations.records import Decision
 from bursar.runtime.events import Event
 from bursar.runtime.execution import Ending, at_rest, execute, graph_config
 from bursar.runtime.holds import Holds
@@ -36,13 +36,13 @@ from bursar.runtime.lease import Lease, terms_of
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.paid_call import PaidCalls
 from bursar.runtime.run_ledger import RunLedger
-from bursar.runtime.runs.records import Record, Records, interrupts_as_json, run_path
-from bursar.runtime.runs.run import Interrupt, Run
+from bursar.runtime.runs.records import Record, Records, run_path
+from bursar.runtime.runs.run import Run
 from bursar.runtime.side_loop import SideLoop
 from bursar.runtime.tenants import organisation_of, tiers_of
 from bursar.runtime.work import Work
 
-__all__ = ["Engine", "Listener", "Resumption", "ended_after_cancel", "whatever_happens"]
+__all__ = ["Engine", "Listener", "ended_after_cancel", "whatever_happens"]
 
 Listener = Callable[[Event], None]
 
@@ -89,33 +89,6 @@ _A_WORKERS = Broken(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resumption:
-    """How a run goes on: from the state in which it was looked at, with decisions on its interrupts."""
-
-    changed_us: int
-    """When the run had last changed when the decisions were checked."""
-
-    questions: Sequence[Interrupt]
-    """What was open then."""
-
-    new: Mapping[str, Decision]
-    kept: Mapping[str, Decision]
-    """Earlier decisions, also such as the graph has not taken in yet; a decision is final."""
-
-    by: str
-
-    @property
-    def decisions(self) -> Mapping[str, Decision]:
-        """All of them."""
-        return {**self.new, **self.kept}
-
-    @property
-    def stops(self) -> bool:
-        """Whether a person says that the run ends at its limit."""
-        return any(one.reason == "budget" and self.new.get(one.id, {}).get("type") == "stop" for one in self.questions)
-
-
 class Engine:
     """Executes runs in this process; one task for each, all on the caller's event loop."""
 
@@ -124,6 +97,7 @@ class Engine:
         config: Config,
         ledger: LedgerThread,
         records: Records,
+        escalations: Escalations,
         calls: PaidCalls,
         side_loop: SideLoop,
         checkpoints: CheckpointSaver,
@@ -135,11 +109,12 @@ class Engine:
         self._ledger = ledger
         self._gates = ledger.ledger.gates
         self._records = records
+        self._escalations = escalations
         self._calls = calls
         self._side_loop = side_loop
         self._checkpoints = checkpoints
         self.holder = holder
-        self._holds = Holds(records, ledger.ledger, holder, config.lease_s, clock)
+        self._holds = Holds(records, escalations, ledger.ledger, holder, config.lease_s, clock)
         self._clock = clock
         self._taken: set[str] = set()
         self._ledgers: dict[str, RunLedger] = {}
@@ -177,7 +152,7 @@ class Engine:
                     await self._fit(row, work, hold)
                 except (GraphChanged, UsageError) as error:
                     return Ending(status="failed", cause=str(error), interrupts=None, error=error)
-                given = await self._input(row, work, json.loads(row["decisions"]))
+                given = await self._input(row, work)
                 return await _executed(work, context, given)
 
             return await self._execute(row, hold, go, listener, _A_WORKERS)
@@ -190,22 +165,29 @@ class Engine:
                 self._holds.end, row, hold, replace(_CANCELLED, output=row["output"], interrupts=None)
             )
 
-    async def resume(self, run_id: str, work: Work, resumption: Resumption, listener: Listener | None = None) -> Run:
-        """Go on with a run.
+    async def resume(
+        self, run_id: str, work: Work, decisions: Mapping[str, Decision], by: str, listener: Listener | None = None
+    ) -> Run:
+        """Decide on what a run waits on, all or nothing, and go on with it.
 
-        Raises ConflictError where it is executed already, here or elsewhere, where it changed meanwhile, or where it
-        has ended.
+        Raises ConflictError where it is executed already, here or elsewhere, where it has ended, or where somebody has
+        decided before; NotAllowedError and UsageError for decisions, and UsageError where it waits and nothing is
+        decided.
         """
         with self._alone(run_id):
-            row, hold = await self._held(self._holds.let_go, self._holds.take, run_id, resumption.changed_us)
+            row, hold = await self._held(self._holds.let_go, self._holds.take, run_id)
             try:
+                require_going_on(row)
+                row, hold = await self._ledger.do(self._holds.decide, row, decisions, by)
+                if decisions and row["status"] == "stopped":
+                    self._ledger.soon(self._holds.let_go, row, hold)
+                    return await self._ledger.do(self._records.show, row)
                 await self._fence(row, hold)
-                if resumption.stops:
-                    ending = Ending(status="stopped", cause=row["stop_reason"], output=row["output"])
-                    return await self._ledger.do(self._holds.end, row, hold, ending)
                 await self._fit(row, work, hold)
-                given = await self._input(row, work, resumption.decisions)
-                hold = await self._ledger.do(self._carry_out, row, hold, resumption)
+                given = await self._input(row, work)
+                if isinstance(given, Ending) and row["status"] == "interrupted":
+                    raise _waits(row, given)
+                await self._ledger.do(self._holds.resume, row, by)
             except BaseException:
                 self._ledger.soon(self._holds.let_go, row, hold)
                 raise
@@ -228,7 +210,7 @@ class Engine:
             await execution.ended.wait()
             return
         with suppress(ConflictError), self._alone(run_id):
-            row, hold = await self._held(self._holds.let_go, self._holds.take, run_id, None)
+            row, hold = await self._held(self._holds.let_go, self._holds.take, run_id)
             ending = Ending(status="cancelled", cause=f"cancelled by {by}", output=row["output"])
             await self._ledger.do(self._holds.end, row, hold, ending)
 
@@ -303,59 +285,24 @@ class Engine:
         cause = f"its worker died {times} times in a row without any progress, so it is not tried again"
         return Ending(status="failed", cause=cause, output=work.output(snapshot.values), interrupts=None)
 
-    def _carry_out(self, row: Record, hold: Hold, resumption: Resumption) -> Hold:
-        """Grant what was granted, and write the decisions down; returns the hold, with the time granted too."""
-        if row["status"] == "stopped":
-            self._gates.reopen(run_path(row), author=resumption.by)
-        said = ["resumed"]
-        for asked in resumption.questions:
-            given = resumption.new.get(asked.id)
-            if given is None:
-                continue
-            said.append(f"{in_words(given)} on: {asked.words}")
-            if asked.reason == "budget":
-                self._grant(row, asked, given, resumption.by)
-                hold = self._gates.hold(run_path(row), self.holder, self._config.lease_s)
-        self._records.change(
-            row["id"],
-            "running",
-            cause="; ".join(said),
-            author=resumption.by,
-            expected=[row["status"]],
-            interrupts=interrupts_as_json([one for one in resumption.questions if one.id not in resumption.decisions]),
-            decisions=json.dumps(resumption.decisions, default=str),
-        )
-        return hold
-
-    def _grant(self, row: Record, asked: Interrupt, given: Mapping[str, Any], by: str) -> None:
-        refusal = asked.payload["refusal"]
-        grant(
-            self._ledger.ledger,
-            refusal["path"],
-            run_path(row),
-            given,
-            by=by,
-            note=f"for {row['id']}",
-            per=refusal["per"],
-            key=asked.id,  # a crash before the decision is written down must not grant it twice
-        )
-
-    async def _input(self, row: Record, work: Work, decisions: Mapping[str, Decision]) -> Any:
+    async def _input(self, row: Record, work: Work) -> Any:
         """What the graph goes on with: answers to what it asks now, or nothing; before its first checkpoint its input.
 
-        An `Ending` where all that it asks is still open: LangGraph would take an answer to something else for one.
+        An `Ending` where it does nothing but ask what is still open.
         """
-        snapshot = await work.graph.aget_state(graph_config(row["id"], row["tenant"]))
+        config = graph_config(row["id"], row["tenant"])
+        snapshot = await work.graph.aget_state(config)
         if not snapshot.created_at:
             return work.serde.loads_typed((row["input_type"], row["input"]))
         if not snapshot.next and row["status"] == "stopped":
             raise ConflictError(f"run {row['id']} has given its last answer; start a new one")
-        answers = {one.id: decisions[one.id] for one in snapshot.interrupts if one.id in decisions}
-        if answers:
-            return Command(resume=answers)
-        if snapshot.interrupts:
-            return await at_rest(work, graph_config(row["id"], row["tenant"]))
-        return None  # at the graph's end too: whoever executed it died before it wrote the ending down
+        if not snapshot.interrupts:
+            return None  # at the graph's end too: whoever executed it died before it wrote the ending down
+        pending = {one.id for one in snapshot.interrupts}
+        answers = await self._ledger.do(self._escalations.answers, row["id"], pending)
+        if not answers and all(task.interrupts or task.result is not None for task in snapshot.tasks):
+            return await at_rest(work, config)
+        return Command(resume=answers)  # never None: LangGraph would take an answer to one thing for another's
 
     async def _execute(
         self,
@@ -473,6 +420,17 @@ class Engine:
 class _Execution:
     task: asyncio.Task[Ending]
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def require_going_on(row: Record) -> None:
+    """Raise ConflictError for a run that has come to its end."""
+    if row["status"] in ("succeeded", "cancelled"):
+        raise ConflictError(f"run {row['id']} has {row['status']}; start a new one")
+
+
+def _waits(row: Record, ending: Ending) -> UsageError:
+    asked = ", ".join(one.id for one in ending.interrupts or ())
+    return UsageError(f"run {row['id']} waits: {ending.cause}", next_step=f"resume it with a decision for {asked}")
 
 
 async def _executed(work: Work, context: RunContext, given: Any) -> Ending:

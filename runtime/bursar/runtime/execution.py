@@ -19,12 +19,13 @@ from bursar.budget.refusal import Refusal
 from bursar.memory import EPOCH_KEY, TENANT_KEY
 from bursar.runtime.context import RUN_KEY, RunContext
 from bursar.runtime.escalations.kinds import questions
+from bursar.runtime.escalations.records import Asked
 from bursar.runtime.invoking import invoke
-from bursar.runtime.runs.run import Interrupt, RunStatus
+from bursar.runtime.runs.run import RunStatus
 from bursar.runtime.stop import LimitReached
 from bursar.runtime.work import Work
 
-__all__ = ["Ending", "at_rest", "execute", "graph_config", "question"]
+__all__ = ["Ending", "at_rest", "execute", "graph_config"]
 
 _log = logging.getLogger("bursar.runtime")
 
@@ -39,7 +40,7 @@ class Ending:
 
     output: str | None = None
     value: Any = None
-    interrupts: Sequence[Interrupt] | None = ()
+    interrupts: Sequence[Asked] | None = ()
     """The questions that are open now; None where nobody looked, and those that were open still are."""
 
     error: BaseException | None = None
@@ -87,7 +88,7 @@ async def execute(work: Work, run: RunContext, given: Any | Command[Any]) -> End
 async def _ended(work: Work, run: RunContext, value: Any, interrupts: Sequence[GraphInterrupt]) -> Ending:
     output = work.output(value)
     if interrupts:
-        asked = [question(one) for one in interrupts]
+        asked = _asked(interrupts)
         cause = "; ".join(one.words for one in asked)
         return Ending(status="interrupted", cause=cause, output=output, value=value, interrupts=asked)
     # A program can swallow the stop, but not undo it; and it is the first refusal that says why.
@@ -114,7 +115,7 @@ async def _stopped(work: Work, run: RunContext, config: RunnableConfig, refusal:
     value, questions = await _at_rest(work, config)
     status: RunStatus = "cancelled" if refusal.cause == "cancelled" else "stopped"
     if run.on_limit == "escalate" and refusal.cause in ("limit", "deadline") and not refusal.is_overdue:
-        status, questions = "interrupted", [*questions, _for_more(run, refusal)]
+        status, questions = "interrupted", [*questions, _for_more(run, refusal, work.output(value))]
     cause = refusal.words()
     return Ending(status=status, cause=cause, output=work.output(value), value=value, interrupts=questions)
 
@@ -137,21 +138,22 @@ async def at_rest(work: Work, config: RunnableConfig) -> Ending:
     return Ending(status="interrupted", cause=cause, output=work.output(value), value=value, interrupts=questions)
 
 
-async def _at_rest(work: Work, config: RunnableConfig) -> tuple[Any, list[Interrupt]]:
+async def _at_rest(work: Work, config: RunnableConfig) -> tuple[Any, list[Asked]]:
     """State and open questions at the last checkpoint: what was done is not lost."""
     snapshot = await work.graph.aget_state(config)
-    return snapshot.values, [question(one) for one in snapshot.interrupts]
+    return snapshot.values, _asked(snapshot.interrupts)
 
 
-def _for_more(run: RunContext, refusal: Refusal) -> Interrupt:
+def _for_more(run: RunContext, refusal: Refusal, output: str | None) -> Asked:
     words = refusal.words()
     run.tell("interrupt", text=words)
-    return Interrupt(
+    return Asked(
         id=f"more-{run.scope.run_id}-{run.epoch}",  # another question in each execution
+        kind="more",
         reason="budget",
         words=words,
-        payload={"refusal": refusal.to_record()},
-        allowed=["grant", "stop"],
+        payload={"refusal": refusal.to_record(), "output": output},
+        allowed=["grant", "downgrade", "stop"],
     )
 
 
@@ -161,12 +163,5 @@ def _seconds_left(run: RunContext) -> float | None:
     return max(0.0, (run.deadline - run.now()).total_seconds())
 
 
-def question(found: GraphInterrupt) -> Interrupt:
-    """A graph's interrupt as a question; only what has our own exact shape is one of ours."""
-    value = found.value
-    asked = questions(found)[0]
-    if asked.kind == "bursar":
-        return Interrupt(
-            id=asked.id, reason=asked.reason, words=asked.words, payload=asked.payload, allowed=asked.allowed
-        )
-    return Interrupt(id=found.id, reason="question", words=str(value), payload={"value": value}, allowed=())
+def _asked(interrupts: Sequence[GraphInterrupt]) -> list[Asked]:
+    return [asked for one in interrupts for asked in questions(one)]

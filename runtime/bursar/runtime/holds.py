@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -14,11 +14,16 @@ from bursar.budget.gate import Hold, Sign, cancel, let_go, one_owner, open_run, 
 from bursar.budget.ledger import Ledger
 from bursar.budget.windows import to_us
 from bursar.runtime.accepting import NewRun
+from bursar.runtime.escalations.escalations import Escalations
+from bursar.runtime.escalations.records import Decision
 from bursar.runtime.execution import Ending
-from bursar.runtime.runs.records import Record, Records, interrupts_as_json, row_in, run_path
+from bursar.runtime.runs.records import Record, Records, row_in, run_path
 from bursar.runtime.runs.run import WAITING, Run, RunStatus
 
 __all__ = ["Holds"]
+
+_OVER: Sequence[RunStatus] = ("succeeded", "cancelled")
+"""It cannot go on."""
 
 _AT_REST: Sequence[RunStatus] = (*WAITING, "stopped", "failed")
 """Nobody executes it, and it may go on."""
@@ -28,9 +33,16 @@ class Holds:
     """The holds of one process. Blocking; raises LedgerUnavailable."""
 
     def __init__(
-        self, records: Records, ledger: Ledger, holder: str, lease_s: float, clock: Callable[[], datetime]
+        self,
+        records: Records,
+        escalations: Escalations,
+        ledger: Ledger,
+        holder: str,
+        lease_s: float,
+        clock: Callable[[], datetime],
     ) -> None:
         self._records = records
+        self._escalations = escalations
         self._ledger = ledger
         self._holder = holder
         self._lease_s = lease_s
@@ -59,25 +71,41 @@ class Holds:
         changing = self._records.changing(run_id, "running", cause=cause, author=self._holder, expected=expected)
         with changing as connection:
             row = row_in(connection, run_id)
+            self._escalations.take(connection, row)
             hold = take(connection, run_path(row), self._holder, self._lease_s, self._now_us(), silent=silent)
         if hold.epoch > 1:
             self._ledger.reap(run_id)
         return row, hold
 
-    def take(self, run_id: str, changed_us: int | None) -> tuple[Record, Hold]:
+    def take(self, run_id: str) -> tuple[Record, Hold]:
         """Hold a run as it stands, and close what earlier holders left open.
 
-        Raises ConflictError while another holder is alive, or where it changed since `changed_us`.
+        Raises ConflictError while another holder is alive.
         """
         path = run_path(self._records.row(run_id))
         hold = self._ledger.gates.hold(path, self._holder, self._lease_s)
-        row = self._records.row(run_id)
-        if changed_us not in (None, row["changed_us"]):
-            self._ledger.gates.let_go(path, hold.epoch)
-            raise ConflictError(f"run {run_id} changed meanwhile", next_step=f"bursar runs show {run_id}")
         if hold.epoch > 1:
             self._ledger.reap(run_id)
-        return row, hold
+        return self._records.row(run_id), hold
+
+    def decide(self, row: Record, decisions: Mapping[str, Decision], by: str) -> tuple[Record, Hold]:
+        """Decide on what a run waits on, that is held here; the run as it stands then, with all that it was granted.
+
+        Raises what `Escalations.decide_for` does; nothing is decided then.
+        """
+        if decisions:
+            self._escalations.decide_for(row["id"], decisions, by=by)
+        elif row["status"] in ("stopped", "interrupted"):
+            self._ledger.gates.reopen(run_path(row), author=by)  # its limits still hold
+        hold = self._ledger.gates.hold(run_path(row), self._holder, self._lease_s)
+        return self._records.row(row["id"]), hold
+
+    def resume(self, row: Record, by: str) -> None:
+        """Let a run that is held go on, with what was decided."""
+        cause = f"resumed: {row['stop_reason']}" if row["status"] == "queued" else "resumed"
+        changing = self._records.changing(row["id"], "running", cause=cause, author=by, expected=[row["status"]])
+        with changing as connection:
+            self._escalations.take(connection, row)
 
     def let_go(self, row: Record, hold: Hold) -> None:
         """Leave a run as it stands."""
@@ -87,21 +115,25 @@ class Holds:
         """Write down how the execution ended, unless another worker has the run now."""
         values: dict[str, Any] = {} if ending.output is None else {"output": ending.output}
         if ending.interrupts is not None:
-            values = {"output": ending.output, "interrupts": interrupts_as_json(ending.interrupts)}
+            values = {"output": ending.output}
+        also = self._escalations.opening(row, () if ending.status in _OVER else ending.interrupts)
         with suppress(_Lost):
             changing = self._records.changing(row["id"], ending.status, cause=ending.cause, **values)
             with changing as connection:
                 if not let_go(connection, run_path(row), hold.epoch, self._now_us()):
                     raise _Lost
+                also(connection, row_in(connection, row["id"]))
         return self._records.show(self._records.row(row["id"]), ending.value, ending.error)
 
     def cancel(self, run_id: str, by: str) -> bool:
         """Close a run's gate; returns whether that was its end, since nobody executes it."""
         row, cause = self._records.row(run_id), f"cancelled by {by}"
+        withdraw = self._escalations.opening(row, ())
         with suppress(ConflictError):
             changing = self._records.changing(run_id, "cancelled", cause=cause, author=by, expected=_AT_REST)
             with changing as connection:
                 cancel(connection, run_path(row), self._now_us(), author=by)
+                withdraw(connection, row_in(connection, run_id))
             return True
         self._ledger.gates.cancel(run_path(row), author=by)
         return False

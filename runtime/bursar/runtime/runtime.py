@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import socket
@@ -17,19 +16,22 @@ from typing import Any, Unpack
 
 from langgraph.types import StreamMode
 
-from bursar.budget.errors import ConflictError, UsageError
+from bursar.budget.errors import ConflictError
 from bursar.budget.scope import Scope
-from bursar.budget.windows import utc_now
+from bursar.budget.windows import to_us, utc_now
 from bursar.memory import CheckpointSaver, open_checkpoints
 from bursar.runtime.accepting import Accepting, NewRun, RunOptions, RunTerms
 from bursar.runtime.alerting import telling
 from bursar.runtime.changed_graph import require_fit
 from bursar.runtime.config import Config, load_config
 from bursar.runtime.context import RunContext
-from bursar.runtime.decisions import Decision, checked, grant
-from bursar.runtime.engine import Engine, Listener, Resumption, ended_after_cancel
+from bursar.runtime.engine import Engine, Listener, ended_after_cancel, require_going_on, whatever_happens
+from bursar.runtime.escalations.door import EscalationsDoor
+from bursar.runtime.escalations.escalations import Escalations
+from bursar.runtime.escalations.granting import grant
+from bursar.runtime.escalations.records import Decision
 from bursar.runtime.events import Event
-from bursar.runtime.execution import graph_config, question
+from bursar.runtime.execution import graph_config
 from bursar.runtime.known import Known
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Catalog
@@ -38,7 +40,7 @@ from bursar.runtime.opening import open_ledger
 from bursar.runtime.paid_call import PaidCalls
 from bursar.runtime.routing.router import Router
 from bursar.runtime.runs.records import Record, Records, run_path
-from bursar.runtime.runs.run import ENDED, Change, Interrupt, Run
+from bursar.runtime.runs.run import ENDED, WAITING, Change, Run
 from bursar.runtime.sharing import sharing
 from bursar.runtime.side_loop import SideLoop
 from bursar.runtime.tenants import require_prices
@@ -53,6 +55,9 @@ WAITING_MAX = 10_000
 AT_ONCE_MAX = 64
 """So many of them it goes on with at once."""
 
+CLOCK_PAUSE_S = 1.0
+"""How long the clock of escalations rests after a failure."""
+
 FOLLOW_S = 0.2
 """How often it is looked whether a run that is followed has changed."""
 
@@ -65,6 +70,7 @@ class Runtime:
         config: Config,
         ledger: LedgerThread,
         records: Records,
+        escalations: Escalations,
         catalog: Catalog,
         checkpointer: CheckpointSaver,
         *,
@@ -85,7 +91,10 @@ class Runtime:
         holder = f"{socket.gethostname()}:{os.getpid()}:{rng.getrandbits(32):08x}"
         self._side_loop = SideLoop()
         self.holder = holder
-        self._engine = Engine(config, ledger, records, calls, self._side_loop, checkpointer, holder=holder, clock=clock)
+        self._engine = Engine(
+            *(config, ledger, records, escalations, calls, self._side_loop, checkpointer), holder=holder, clock=clock
+        )
+        self.escalations = EscalationsDoor(escalations, records, ledger, self.wake, clock)
         self._accepting = Accepting(config, ledger, catalog, clock=clock)
         self._known = Known(checkpointer)
         self._waiting: dict[str, None] = {}
@@ -117,14 +126,18 @@ class Runtime:
             async with open_checkpoints(read.checkpoints_url(env)) as checkpointer:
                 catalog.warm_up()
                 rng = rng or random.Random()  # noqa: S311 - it spreads retries, and keeps no secret
-                runtime = cls(read, thread, records, catalog, checkpointer, clock=clock, rng=rng, sleep=sleep)
+                room = Escalations(ledger, read, clock)
+                runtime = cls(read, thread, records, room, catalog, checkpointer, clock=clock, rng=rng, sleep=sleep)
                 await asyncio.to_thread(runtime._router.warm_up)
                 own_rng = random.Random(rng.getrandbits(64))  # noqa: S311 - calls draw the same numbers without it
                 async with telling(ledger.alerts, endpoints, rng=own_rng), sharing(runtime.health, thread):
                     (worker,) = runtime._workers
                     tasks = [
                         asyncio.create_task(one)
-                        for one in (runtime._engine.stay_alive(), runtime._engine.hear(), worker.work())
+                        for one in (
+                            *(runtime._engine.stay_alive(), runtime._engine.hear(), worker.work()),
+                            runtime._keep_time(),
+                        )
                     ]
                     try:
                         yield runtime
@@ -231,8 +244,8 @@ class Runtime:
         Raises ConflictError for a run that is executed elsewhere or has ended, or an interrupt that is not open;
         UsageError for a decision that does not fit, or where nobody knows the run's agent (give `source`).
         """
-        work, how = await self._prepare_resume(run_id, decisions or {}, by=by, source=source, tenant=tenant)
-        return self._noted(await self._engine.resume(run_id, work, how))
+        work = await self._work(run_id, source, tenant)
+        return self._noted(await self._engine.resume(run_id, work, decisions or {}, by))
 
     async def stream_resume(
         self,
@@ -244,8 +257,8 @@ class Runtime:
         tenant: str | None = None,
     ) -> AsyncGenerator[Event, None]:
         """`resume`, telling what happens while it does; the last event is `ended` and carries the run."""
-        work, how = await self._prepare_resume(run_id, decisions or {}, by=by, source=source, tenant=tenant)
-        async for event in self._told(partial(self._engine.resume, run_id, work, how)):
+        work = await self._work(run_id, source, tenant)
+        async for event in self._told(partial(self._engine.resume, run_id, work, decisions or {}, by)):
             yield event
 
     async def cancel(self, run_id: str, *, by: str = "caller", tenant: str | None = None) -> Run:
@@ -267,7 +280,13 @@ class Runtime:
     async def grant(self, run_id: str, *, by: str, note: str = "", **amounts: Any) -> None:
         """Give a run more: `cost_usd`, `tokens`, `steps`, `tool_calls`, `seconds`. `resume` then goes on with it."""
         row = await self._ledger.do(self._records.row, run_id)
-        await self._ledger.do(grant, self.ledger, run_path(row), run_path(row), amounts, by=by, note=note)
+        path, now = run_path(row), to_us(self._clock())
+
+        def give() -> None:
+            with self.ledger.store.write(durable=True) as connection:
+                grant(connection, path, path, amounts, by=by, note=note, now=now)
+
+        await self._ledger.do(give)
 
     def standing(self, scope: Scope, *, tiers: tuple[str, ...] | None) -> RunContext:
         """The context of calls that no execution makes, such as those by a gateway's key.
@@ -305,7 +324,7 @@ class Runtime:
 
     def _noted(self, run: Run) -> Run:
         """Remember a run that waits: it is gone on with here as soon as it can be."""
-        if run.status == "interrupted":
+        if run.status in WAITING:
             self._waiting[run.id] = None
             while len(self._waiting) > WAITING_MAX:
                 del self._waiting[next(iter(self._waiting))]
@@ -334,31 +353,19 @@ class Runtime:
             if not task.done():
                 await ended_after_cancel(task)
 
-    async def _prepare_resume(
-        self, run_id: str, decisions: Mapping[str, Decision], *, by: str, source: Source | None, tenant: str | None
-    ) -> tuple[Work, Resumption]:
+    async def _work(self, run_id: str, source: Source | None, tenant: str | None) -> Work:
+        """What a run executes, which is not at its end."""
         row = await self._ledger.do(self._records.row, run_id, tenant=tenant)
-        if row["status"] in ("succeeded", "cancelled"):
-            raise ConflictError(f"run {run_id} has {row['status']}; start a new one")
+        require_going_on(row)
         work = self._known.of(row, source)
         self._known.remember(run_id, work)
         await require_fit(work, graph_config(run_id, row["tenant"]))
-        kept = json.loads(row["decisions"])
-        asked = await self._questions(row, work)
-        open_ = [one for one in asked if one.id not in kept]
-        new = checked(open_, decisions, list(work.agents))
-        for one in open_:
-            if one.reason == "budget" and not decisions:
-                new[one.id] = {"type": "grant"}  # granted by other means; the limit itself will tell
-        if row["interrupts"] != "[]" and asked == open_ and not new and row["status"] == "interrupted":
-            raise UsageError(
-                f"run {run_id} waits: {'; '.join(one.words for one in open_)}",
-                next_step=f"resume it with a decision for {', '.join(one.id for one in open_)}",
-            )
-        return work, Resumption(changed_us=row["changed_us"], questions=open_, new=new, kept=kept, by=by)
+        return work
 
-    async def _questions(self, row: Record, work: Work) -> list[Interrupt]:
-        """What a run asks, decided or not: what its graph does, and whether it is given more."""
-        snapshot = await work.graph.aget_state(graph_config(row["id"], row["tenant"]))
-        asked = [question(one) for one in snapshot.interrupts]
-        return asked + [one for kept in json.loads(row["interrupts"]) if (one := Interrupt(**kept)).reason == "budget"]
+    async def _keep_time(self) -> None:
+        """Do what is due with escalations, on time; until cancelled."""
+        while True:
+            with whatever_happens("the clock of escalations"):
+                await self.escalations.keep_time()
+                continue
+            await asyncio.sleep(CLOCK_PAUSE_S)

@@ -30,7 +30,7 @@ from bursar.runtime.cli.words import plain
 from bursar.runtime.runs.run import Interrupt, Run
 
 if TYPE_CHECKING:
-    from bursar.runtime.decisions import Decision
+    from bursar.runtime.escalations.records import Decision
 
 __all__ = ["Answer", "decision_of", "resume"]
 

@@ -154,6 +154,11 @@ class Escalations:
         """Mark what was decided as handed to a run, in the transaction that lets somebody execute it."""
         taking.take(connection, row["id"], to_us(self._clock()))
 
+    def withdraw(self, connection: Connection, row: Record) -> None:
+        """Let a run that ended while it waited ask nothing any more, in the transaction that ends it."""
+        nothing = Costs(spent_nanousd=0, finish_nanousd=None)
+        open_all(connection, row, (), tenant_of(self._config, row["tenant"]), nothing, to_us(self._clock()))
+
     def act_on_due(self) -> datetime | None:
         """Do what is due by now, and say when the next is; any number of processes may."""
         now = to_us(self._clock())

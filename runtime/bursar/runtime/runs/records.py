@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from bursar.budget.ledger import Ledger
 from bursar.budget.schema import pot
 from bursar.budget.windows import from_us, to_us
 from bursar.runtime.runs.run import WAITING, Change, Interrupt, Run, RunStatus
-from bursar.runtime.runs.schema import run, run_event
+from bursar.runtime.runs.schema import escalation, run, run_event
 
 __all__ = [
     "MIGRATIONS",
@@ -29,7 +29,6 @@ __all__ = [
     "Held",
     "Record",
     "Records",
-    "interrupts_as_json",
     "new_run_id",
     "row_in",
     "run_path",
@@ -171,8 +170,11 @@ class Records:
             for row in rows
         ]
 
-    def expire_due(self, now: datetime) -> list[str]:
-        """Stop the runs that wait and had to end by `now`; returns their ids. Those under way are cut off."""
+    def expire_due(self, now: datetime, *, also: Also | None = None) -> list[str]:
+        """Stop the runs that wait and had to end by `now`; returns their ids. Those under way are cut off.
+
+        `also` is done with each in the same transaction.
+        """
         due = select(run).where(run.c.status.in_(WAITING), run.c.deadline_us <= to_us(now))
         with self._store.read() as connection:
             rows = connection.execute(due).mappings().all()
@@ -180,7 +182,7 @@ class Records:
         for row in rows:
             cause = overdue(run_path(row), from_us(row["deadline_us"])).words()
             with suppress(ConflictError):  # somebody took it up, or cancelled it
-                self.change(row["id"], "stopped", cause=cause, expected=WAITING)
+                self.change(row["id"], "stopped", cause=cause, expected=WAITING, also=also)
                 stopped.append(row["id"])
         return stopped
 
@@ -208,6 +210,23 @@ class Records:
             rows = connection.execute(query).mappings().all()
         return [self.show(row) for row in rows]
 
+    def _interrupts(self, run_id: str) -> list[Interrupt]:
+        """What a run waits on: its open escalations."""
+        asked = select(escalation).where(escalation.c.run_id == run_id, escalation.c.status == "open")
+        with self._store.read() as connection:
+            rows = connection.execute(asked.order_by(escalation.c.id)).mappings().all()
+        return [
+            Interrupt(
+                id=row["interrupt_id"],
+                reason=row["reason"],
+                words=row["words"],
+                payload=json.loads(row["payload"]),
+                allowed=json.loads(row["allowed"]),
+                escalation=row["id"],
+            )
+            for row in rows
+        ]
+
     def unfinished(self) -> set[str]:
         """The ids of runs that some process executes, or that wait for a worker or for somebody."""
         query = select(run.c.id).where(run.c.status.in_(["queued", "running", "interrupted"]))
@@ -226,7 +245,7 @@ class Records:
             stop_reason=row["stop_reason"] or "",
             output=row["output"],
             value=value,
-            interrupts=[Interrupt(**one) for one in json.loads(row["interrupts"])],
+            interrupts=self._interrupts(row["id"]),
             usage=self._ledger.reports.usage(row["id"]),
             spent=self._ledger.reports.spent(run_path(row)),
             created_at=from_us(row["created_us"]),
@@ -265,11 +284,6 @@ def row_in(connection: Connection, run_id: str, *, tenant: str | None = None) ->
 def run_path(row: Record) -> str:
     """The path of a run's pot in the ledger."""
     return f"{row['tenant']}/{row['agent']}/{row['id']}"
-
-
-def interrupts_as_json(interrupts: Sequence[Interrupt]) -> str:
-    """Interrupts as they are kept in a run's row."""
-    return json.dumps([asdict(one) for one in interrupts], default=str)
 
 
 def _claimable() -> Select[Any]:

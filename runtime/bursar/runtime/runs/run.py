@@ -63,6 +63,9 @@ class Interrupt:
     allowed: Sequence[str]
     """The types of decision that answer it; empty where any value does."""
 
+    escalation: int
+    """Its number, as `runtime.escalations` and `bursar inbox` have it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:

@@ -38,8 +38,6 @@ run = Table(
     Column("input_type", Text, nullable=False),
     Column("input", LargeBinary, nullable=False),
     Column("output", Text),
-    Column("interrupts", Text, nullable=False, server_default="[]"),
-    Column("decisions", Text, nullable=False, server_default="{}"),  # interrupt id -> decision; each is final
     Column("context", Text),  # of a graph that declares one, as JSON
     Column("forked_from", Text),  # the run of which this is a fork
     Column("takeovers", Integer, nullable=False, server_default="0"),  # in a row, without any progress

@@ -29,8 +29,6 @@ def upgrade() -> None:
         sa.Column("input_type", sa.Text(), nullable=False),
         sa.Column("input", sa.LargeBinary(), nullable=False),
         sa.Column("output", sa.Text(), nullable=True),
-        sa.Column("interrupts", sa.Text(), server_default="[]", nullable=False),
-        sa.Column("decisions", sa.Text(), server_default="{}", nullable=False),
         sa.Column("context", sa.Text(), nullable=True),
         sa.Column("forked_from", sa.Text(), nullable=True),
         sa.Column("takeovers", sa.Integer(), server_default="0", nullable=False),
