@@ -60,6 +60,7 @@ async def test_one_of_a_hundred_decides_and_the_others_are_told_who(config: Path
         assert all(winner["by"] in one["words"] for one in said if one is not winner)
         decided = [one for one in await runtime.escalations.history(asked.id) if one.kind == "decided"]
         assert [one.author for one in decided] == [winner["by"]]
-        await runtime.work(once=True, sources=[AGENT])
+        async for _ in runtime.follow(run.id):
+            pass
         assert (await runtime.get(run.id)).status == "succeeded"
         assert done == (["ann"] if winner["kind"] == "approve" else [])
