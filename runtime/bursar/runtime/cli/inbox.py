@@ -10,7 +10,7 @@ from cyclopts.validators import Number
 
 from bursar.runtime.cli.books import open_books
 from bursar.runtime.cli.inbox_json import escalation_json, history_json
-from bursar.runtime.cli.inbox_words import answers, print_escalation, print_list
+from bursar.runtime.cli.inbox_words import next_commands, print_escalation, print_list
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile, Tenant, author, flag
 from bursar.runtime.cli.output import console, print_json, print_next
 from bursar.runtime.cli.shapes import run_json
@@ -59,4 +59,4 @@ def show(id: Id, /, *, config: ConfigFile = CONFIG_FILE, as_json: AsJson = False
     if as_json:
         return print_json({**escalation_json(found), "of": run_json(run), "history": history_json(history)})
     print_escalation(found, run, history, datetime.now(UTC))
-    return print_next(answers(found), config)
+    return print_next(next_commands(found), config)

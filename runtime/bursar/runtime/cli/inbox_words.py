@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from bursar.budget.money import format_usd
 from bursar.budget.windows import from_us
+from bursar.runtime.cli.answers import answers
 from bursar.runtime.cli.moments import distance
 from bursar.runtime.cli.output import Column, console, indented, print_table, print_words, status_text
 from bursar.runtime.cli.words import parted, plain, short, shown_time
@@ -22,7 +22,7 @@ from bursar.runtime.runs.run import Run
 if TYPE_CHECKING:
     from bursar.runtime.escalations.records import Escalation, EscalationEvent
 
-__all__ = ["answers", "changes", "print_escalation", "print_list"]
+__all__ = ["changes", "next_commands", "print_escalation", "print_list"]
 
 _COLUMNS: Sequence[Column] = (
     ("id", "right"),
@@ -39,9 +39,6 @@ NARROW = 60
 
 DIGEST_SHOWN = 12
 
-QUOTED_MAX = 300
-"""How long the arguments are at most that a printed command repeats."""
-
 WORDS_MAX = 120
 """How many columns of a question are shown in a list."""
 
@@ -53,14 +50,6 @@ _EXPIRY: Mapping[OnExpiry, str] = {
     "escalate": "then, after its last level, it is rejected",
     "downgrade": "then the run goes on with lower tiers",
     "keep": "then it goes on waiting",
-}
-
-_GRANTS = {
-    "nanousd": "--usd 1",
-    "tokens": "--tokens 100000",
-    "steps": "--steps 20",
-    "tool_calls": "--tool-calls 50",
-    "seconds": "--seconds 600",
 }
 
 
@@ -83,20 +72,11 @@ def _row(one: Escalation, now: datetime) -> tuple[str | Text, ...]:
     return str(one.id), one.reason, what, amount, _due(one, now), _with(one, now)
 
 
-def answers(one: Escalation) -> list[str]:
-    """The commands that decide on it; the likeliest first."""
+def next_commands(one: Escalation) -> list[str]:
+    """The commands that decide on it, or show what became of its run."""
     if one.status != "open":
         return [f"bursar runs show {one.run_id}"]
-    commands = {
-        "approve": f"approve {one.id}",
-        "grant": f"grant {one.id} {_GRANTS.get(_dimension(one), '--usd 1')}",
-        "edit": f"edit {one.id} --args {_quoted(one.payload.get('args', {}))}",
-        "respond": f'respond {one.id} "..."',
-        "reject": f'reject {one.id} --reason "..."',
-        "downgrade": f"downgrade {one.id}",
-        "stop": f"stop {one.id}",
-    }
-    return [f"bursar inbox {line}" for kind, line in commands.items() if kind in (one.allowed or ["respond"])]
+    return answers(one.id, one.allowed, one.payload)
 
 
 def print_escalation(one: Escalation, run: Run, history: Sequence[EscalationEvent], now: datetime) -> None:
@@ -230,17 +210,6 @@ def _with(one: Escalation, now: datetime) -> str:
     if one.claimed_by and one.claimed_until and one.claimed_until > now:
         return f"{one.claimed_by} (claimed)"
     return one.assignee or ""
-
-
-def _dimension(one: Escalation) -> str:
-    refusal = one.payload.get("refusal")
-    return str(refusal.get("dimension")) if isinstance(refusal, Mapping) else ""
-
-
-def _quoted(arguments: Mapping[str, Any]) -> str:
-    """Arguments as one word of a shell, whatever an agent wrote into them; none where they are too long to edit so."""
-    text = json.dumps(arguments)
-    return shlex.quote(text) if len(text) <= QUOTED_MAX else "'{...}'"
 
 
 def _value(value: Any) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.text import Text
 
 from bursar.budget.money import format_usd
+from bursar.runtime.cli.answers import answers
 from bursar.runtime.cli.output import console, indented, print_words, status_text
 from bursar.runtime.cli.words import counted, parted, plain
 from bursar.runtime.runs.run import Interrupt, Run
@@ -41,7 +42,7 @@ def next_commands(run: Run) -> list[str]:
     """What can be done with a run as it stands; the likeliest first."""
     resume, why = f"bursar runs resume {run.id}", f"bursar budget why {run.id}"
     if run.interrupts:
-        return [*_answers(run, resume)]
+        return [*dict.fromkeys(_answers(run.interrupts))]
     if run.status in ("interrupted", "failed"):
         return [resume]
     if run.status == "queued":
@@ -52,26 +53,20 @@ def next_commands(run: Run) -> list[str]:
     return [mends, why] if mends else [why]
 
 
-def _answers(run: Run, resume: str) -> Iterator[str]:
-    several = len(run.interrupts) > 1
-    for one in run.interrupts:
-        on = f" --on {one.id}" if several else ""
-        if one.reason == "approval":
-            yield f"{resume}{on} --approve"
-            yield f'{resume}{on} --reject --message "..."'
-        elif one.reason == "budget":
-            grant = parted(one.words)[1]
-            yield f"{grant}{on}" if grant.startswith(resume) else grant
-            yield f"{resume}{on} --stop"
-        else:
-            yield f'{resume}{on} --respond "..."'
+def _answers(asked: Sequence[Interrupt]) -> Iterator[str]:
+    """Where each question is seen whole; where there is only one, also how it is answered, and how with no."""
+    for one in asked:
+        yield f"bursar inbox show {one.escalation}"
+    if len(asked) == 1:
+        commands = answers(asked[0].escalation, asked[0].allowed, asked[0].payload)
+        yield from (commands[0], commands[-1])
 
 
 def _print_interrupt(interrupt: Interrupt) -> None:
-    print_words(f"waits for a person: {parted(interrupt.words)[0]}")
-    if interrupt.reason == "approval":
-        for name, value in interrupt.payload["args"].items():
-            console().print(indented(Text(f"{plain(name)}: {plain(_shown(value))}")))
+    asked = parted(interrupt.words)[0] if interrupt.reason == "budget" else interrupt.words
+    print_words(f"waits for a person: {asked}")
+    for name, value in (interrupt.payload.get("args") or {}).items():
+        console().print(indented(Text(f"{plain(name)}: {plain(_shown(value))}")))
 
 
 def _shown(value: Any) -> str:
