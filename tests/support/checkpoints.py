@@ -5,11 +5,14 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
+from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.base.id import uuid6
 from sqlalchemy import text
 
 from bursar.budget.stores.store import Store
+from bursar.memory import CheckpointSaver
 
-__all__ = ["TABLES", "content", "execute", "written"]
+__all__ = ["TABLES", "content", "execute", "growing", "written"]
 
 TABLES = ("checkpoint_thread", "checkpoint", "checkpoint_write", "checkpoint_segment")
 
@@ -30,3 +33,20 @@ def written(url: str) -> list[tuple[str, str]]:
     """The thread and the task of each pending write."""
     rows = "checkpoint_write JOIN checkpoint_thread ON thread = id"
     return [tuple(row) for row in execute(url, f"SELECT thread_id, task FROM {rows} ORDER BY thread_id, task, idx")]
+
+
+def growing(saver: CheckpointSaver, thread_id: str, name: str, times: int) -> None:
+    """Put checkpoints of a list that grows, as if nobody else wrote to the thread."""
+    parent, values = None, []
+    for number in range(times):
+        values = [*values, f"{name} {number} " * 80]
+        checkpoint: Any = {
+            **empty_checkpoint(),
+            "id": str(uuid6()),
+            "channel_values": {"messages": values},
+            "channel_versions": {"messages": number},
+        }
+        named = {"thread_id": thread_id, "checkpoint_ns": ""} | ({"checkpoint_id": parent} if parent else {})
+        config: Any = {"configurable": named}
+        saver.put(config, checkpoint, {"step": number, "source": name}, {"messages": number})  # type: ignore[typeddict-item]
+        parent = checkpoint["id"]

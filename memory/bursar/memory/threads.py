@@ -137,7 +137,8 @@ class Rows:
     def _beginning(self, wanted: Beginning) -> bytes:
         if wanted not in self._strands:
             values = {"thread": self.number, "strand": wanted.strand, "length": wanted.length}
-            content = b"".join(row[0] for row in _SEGMENTS(self.connection, values).fetchall())
+            found = [row[0] for row in _SEGMENTS(self.connection, values).fetchall()]
+            content = b"".join(one for one in found if isinstance(one, bytes))
             if digest_of(content) != wanted.digest:
                 raise CheckpointRefused(
                     f"a part of thread {self._names[1]} is missing or damaged",

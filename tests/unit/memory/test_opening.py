@@ -16,36 +16,15 @@ from bursar.memory import CheckpointsUnavailable, open_checkpoints
 from bursar.memory.threads import Held
 from tests.support.checkpoints import execute, written
 from tests.support.postgres import Postgres
-from tests.support.processes import Child
 
 
 def writes_of(thread_id: str) -> Any:
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": "", "checkpoint_id": "1"}}
 
 
-WRITER = """
-import asyncio, sys
-from bursar.memory import open_checkpoints
-
-async def main(url, name):
-    async with open_checkpoints(url) as saver:
-        for number in range(25):
-            row = {"configurable": {"thread_id": name, "checkpoint_ns": "", "checkpoint_id": "1"}}
-            await saver.aput_writes(row, [("a", number), ("b", number)], str(number))
-
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-
 def counted(url: str) -> dict[str, int]:
     found = [thread_id for thread_id, _ in written(url)]
     return {thread_id: found.count(thread_id) for thread_id in found}
-
-
-def test_processes_that_share_a_store_lose_no_write(checkpoints_url: str) -> None:
-    with Child("-c", WRITER, checkpoints_url, "one") as first, Child("-c", WRITER, checkpoints_url, "two") as second:
-        assert [first.wait(60), second.wait(60)] == [0, 0], first.stderr + second.stderr
-    assert counted(checkpoints_url) == {"one": 50, "two": 50}
 
 
 def test_threads_that_open_a_new_store_at_once_all_get_it_and_lose_no_write(checkpoints_url: str) -> None:
