@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from bursar.agents import Agent
-from bursar.budget.errors import ConflictError, UsageError
 from bursar.runtime import Runtime
 from bursar.tools import above, ask_human, tool
 from bursar.tools.approval import Approval
@@ -95,16 +94,16 @@ async def test_the_same_call_is_not_asked_for_again_after_a_rejection(
     assert "nobody is asked again" in desk.told[1]
 
 
-async def test_a_decision_on_a_tool_that_is_gone_does_nothing(runtime: Runtime, true_provider: TrueProvider) -> None:
-    """The agent was changed while it waited; the model is told, and whoever edits the call too."""
+@pytest.mark.parametrize("decision", [{"type": "approve"}, {"type": "edit", "args": refund_of(5)[1]}])
+async def test_a_decision_on_a_tool_that_is_gone_does_nothing(
+    decision: dict[str, Any], runtime: Runtime, true_provider: TrueProvider
+) -> None:
+    """The agent was changed while it waited, and the model is told."""
     desk = Desk(true_provider, "always", [refund_of(60)])
     run = await runtime.run(desk.agent, QUESTION, tenant="acme")
     [asked] = run.interrupts
     without = Agent(name="support", instructions="Settle refunds.", tools=[ask_human])
-    edit = {"type": "edit", "args": {"order_id": "1", "amount_usd": 5}}
-    with pytest.raises((UsageError, ConflictError), match="refund"):
-        await runtime.resume(run.id, {asked.id: edit}, by="dana", source=without)
-    run = await runtime.resume(run.id, {asked.id: {"type": "approve"}}, by="dana", source=without)
+    run = await runtime.resume(run.id, {asked.id: decision}, by="dana", source=without)
     assert (run.status, desk.paid) == ("succeeded", [])
     assert "there is no tool 'refund'" in desk.told[0]
 

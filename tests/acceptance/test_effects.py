@@ -243,6 +243,21 @@ async def test_a_call_left_in_doubt_is_not_made_under_another_name(
     assert "nobody is asked again" in script.told[1]
 
 
+async def test_an_effect_cut_off_twice_is_asked_for_twice(runtime: Runtime, true_provider: TrueProvider) -> None:
+    """What was said of the first time settles nothing of the second."""
+    slow = Slow()
+    Script(true_provider, ("pay", {"order_id": "1001"}))
+    run_id = await cut_off(runtime, slow, slow.awaited)
+    run = await runtime.resume(run_id)
+    [first] = run.interrupts
+    slow.begun.clear()
+    await cut_off(runtime, slow, runtime.resume(run_id, {first.id: {"type": "approve"}}, by="dana"))
+    run = await runtime.resume(run_id)
+    [second] = run.interrupts
+    assert (second.reason, slow.acted) == ("in_doubt", 0)
+    assert second.id != first.id
+
+
 async def test_a_thread_that_outlives_its_call_is_waited_for_and_never_doubled(
     runtime: Runtime, true_provider: TrueProvider
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from langchain_core.tools import BaseTool
 
+from bursar.agents.escalate import Escalate
 from bursar.agents.tier import Cascade, Data, Tier
 from bursar.budget.errors import UsageError
 from bursar.budget.limits import Limits
@@ -83,6 +84,9 @@ class Agent:
 
     on_limit: OnLimit | None = None
     """None leaves it to the tenant."""
+
+    escalate: Escalate = Escalate()
+    """What else goes to a person."""
 
     description: str | None = None
     """What a model is told where this agent serves as a tool; by default the first sentence of the instructions."""
@@ -179,6 +183,8 @@ def _check_settings(agent: Agent) -> None:
     _check_routing(agent)
     if not isinstance(agent.limits, Limits):
         raise UsageError(f"agent {agent.name!r}: limits={agent.limits!r}, expected Limits(...)")
+    if not isinstance(agent.escalate, Escalate):
+        raise UsageError(f"agent {agent.name!r}: escalate={agent.escalate!r}, expected Escalate(...)")
     if agent.on_limit is not None and agent.on_limit not in get_args(OnLimit):
         choices = ", ".join(get_args(OnLimit))
         raise UsageError(f"agent {agent.name!r}: on_limit={agent.on_limit!r}, expected one of {choices}, or None")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
@@ -20,7 +21,8 @@ from bursar.budget.amounts import Amounts
 from bursar.runtime.ask import Ask, PaidReply, answering
 from bursar.runtime.context import RunContext, current_run, task_id
 from bursar.runtime.routing.session import MADE_BY
-from bursar.runtime.stop import LimitReached
+from bursar.runtime.second_look import advised, doubted, second_opinion
+from bursar.runtime.stop import LimitReached, ModelCallFailed
 from bursar.runtime.tool_task import Asked, made, verdict_of
 from bursar.tools.approval import Verdict
 
@@ -52,6 +54,12 @@ class AgentState(TypedDict, total=False):
     refused: Annotated[dict[str, str], operator.or_]
     """What the model was told of calls that people refused, by their digests."""
 
+    failed: list[str]
+    """Why the model could not be asked, each time since it last answered."""
+
+    doubt: str
+    """Why the answer will not do; empty where it will."""
+
 
 def agent_graph(agent: Agent, checkpointer: Any = None) -> CompiledStateGraph[Any, Any, Any, Any]:
     """Compile an agent; without a checkpointer it works inside another graph's task, on that graph's checkpoints."""
@@ -60,8 +68,15 @@ def agent_graph(agent: Agent, checkpointer: Any = None) -> CompiledStateGraph[An
     graph.add_node("model", nodes.model)
     graph.add_node("tool", nodes.tool)
     graph.add_edge(START, "model")
-    graph.add_conditional_edges("model", _next, ["tool", END])
     graph.add_edge("tool", "model")
+    last = END
+    if agent.escalate.verify is not None:
+        last = "verify"
+        graph.add_node("verify", nodes.verify)
+        graph.add_node("doubt", nodes.doubt)
+        graph.add_conditional_edges("verify", lambda state: "doubt" if state["doubt"] else END, ["doubt", END])
+        graph.add_conditional_edges("doubt", _after_doubt, ["model", END])
+    graph.add_conditional_edges("model", partial(_next, last=last), ["model", "tool", last, END])
     return graph.compile(checkpointer=checkpointer, name=agent.name)
 
 
@@ -73,13 +88,20 @@ def answer_in(state: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _next(state: AgentState) -> list[Send] | str:
+def _next(state: AgentState, *, last: str) -> list[Send] | str:
+    """Where it goes from the model; `last` is where an answer goes."""
+    if state.get("failed"):
+        return "model"
     calls = state["messages"][-1].get("tool_calls")
     if not calls:
-        return END
+        return END if state.get("stopped") else last
     shared = {"kept_back": state["kept_back"], "refused": state.get("refused", {})}
     asked = zip(calls, state["verdicts"], strict=True)
     return [Send("tool", {"call": call, "verdict": verdict, **shared}) for call, verdict in asked]
+
+
+def _after_doubt(state: AgentState) -> str:
+    return "model" if state["messages"][-1]["role"] == "user" else END
 
 
 class _Nodes:
@@ -95,12 +117,25 @@ class _Nodes:
         call_id = run.call_id()
         if state.get("stopped"):
             return await self._last_answer(run, state, call_id, state["stopped"])
+        failed = state.get("failed", [])
+        advice = advised(self._agent, run, state["messages"], failed)
+        if advice == "stop":
+            return {"stopped": "a person stopped it: too much had failed", "failed": []}
+        if advice != "none":
+            failed, state = [], {**state, "messages": [*state["messages"], dict(advice)]}
         try:
-            return await self._answer(run, state, call_id)
+            update = await self._answer(run, state, call_id)
+        except ModelCallFailed as error:
+            if self._agent.escalate.failures is None:
+                raise
+            update = {"messages": [], "failed": [*failed, str(error)]}
         except LimitReached as reached:
             if reached.is_paused or not run.gives_last_answer:
                 raise
-            return await self._last_answer(run, state, call_id, reached.refusal.words(final=True), reached)
+            update = await self._last_answer(run, state, call_id, reached.refusal.words(final=True), reached)
+        if advice != "none":
+            update["messages"].insert(0, dict(advice))
+        return update
 
     async def _answer(self, run: RunContext, state: AgentState, call_id: str) -> AgentState:
         agent = self._agent
@@ -118,7 +153,7 @@ class _Nodes:
             call_id,
             run.on_delta,
         )
-        update: AgentState = {"messages": [_said(paid)], "kept_back": asdict(paid.kept_back)}
+        update: AgentState = {"messages": [_said(paid)], "kept_back": asdict(paid.kept_back), "failed": []}
         if calls := paid.message.get("tool_calls"):
             update["verdicts"] = [verdict_of(agent, call) for call in calls]
         if paid.capped and paid.finish_reason == "length" and not paid.message.get("tool_calls"):
@@ -136,7 +171,7 @@ class _Nodes:
             paid = await run.calls.make(run, ask, f"{call_id}:last", run.on_delta)
         except LimitReached as refused:
             raise reached or refused from None
-        return {"messages": [{**_said(paid), "tool_calls": None}], "stopped": why}
+        return {"messages": [{**_said(paid), "tool_calls": None}], "stopped": why, "failed": []}
 
     def _ask(self, node: str, messages: Sequence[Mapping[str, Any]], **more: Any) -> Ask:
         """A question as the agent's declaration has it."""
@@ -157,6 +192,16 @@ class _Nodes:
         """Make one tool call; what came of it goes to the model."""
         run = current_run().keeping(Amounts(**state["kept_back"]))
         return await made(self._agent, run, state, self._delegate)  # type: ignore[return-value]  # an update of it
+
+    async def verify(self, state: AgentState) -> AgentState:
+        """Find out whether the answer will do, in a node of its own: that is kept before anybody is asked."""
+        return {"doubt": await doubted(self._agent, current_run(), self._conversation(state))}
+
+    async def doubt(self, state: AgentState) -> AgentState:
+        """Ask a person about an answer that may not do."""
+        answer = str(state["messages"][-1].get("content") or "")
+        added = second_opinion(self._agent, current_run(), answer, state["doubt"])
+        return {"messages": [dict(added)] if added is not None else [], "doubt": ""}
 
     async def _delegate(self, run: RunContext, agent: Agent, task: str) -> str:
         """Let another agent do the task, inside its own limits and on this run's money."""

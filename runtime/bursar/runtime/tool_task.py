@@ -113,11 +113,14 @@ async def _act(
 
 def _decision(run: RunContext, found: Tool, arguments: Mapping[str, Any], asked: Asked) -> Mapping[str, Any]:
     verdict = asked["verdict"]
+    payload = {"tool": found.name, "args": dict(arguments), "tool_call_id": asked["call"]["id"]}
+    if verdict["amount_argument"] is not None:
+        payload["amount_argument"] = verdict["amount_argument"]
     return ask_person(
         run,
         reason="approval",
         words=f"{run.scope.agents[-1]} wants to call {found.name}",
-        payload={"tool": found.name, "args": dict(arguments), "tool_call_id": asked["call"]["id"]},
+        payload=payload,
         allowed=["approve", "edit", "reject", "respond"],
         form=found.parameters,
         amount_nanousd=verdict["amount_nanousd"],

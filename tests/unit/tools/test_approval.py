@@ -27,7 +27,12 @@ def refunding(rule: Approval) -> Tool:
 
 @pytest.mark.parametrize(("rule", "asks"), [("always", True), ("never", False)])
 def test_a_word_says_the_same_of_every_call(rule: Approval, asks: bool) -> None:
-    assert verdict_on(rule, {"amount_usd": 1}) == {"asks": asks, "why": "", "amount_nanousd": None}
+    assert verdict_on(rule, {"amount_usd": 1}) == {
+        "asks": asks,
+        "why": "",
+        "amount_nanousd": None,
+        "amount_argument": None,
+    }
 
 
 def test_a_function_of_the_arguments_says_it_of_each() -> None:

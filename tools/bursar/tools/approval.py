@@ -11,7 +11,7 @@ from bursar.budget.errors import UsageError
 from bursar.budget.money import format_usd, nanousd
 from bursar.tools.result import describe_error
 
-__all__ = ["Above", "Approval", "Verdict", "above", "amount_in", "check_rule", "verdict_on"]
+__all__ = ["Above", "Approval", "Verdict", "above", "check_rule", "verdict_on"]
 
 _Word = Literal[
     "never",  # acts as soon as the model asks
@@ -52,6 +52,9 @@ class Verdict(TypedDict):
     amount_nanousd: int | None
     """The money that the call is about, where the rule knows it."""
 
+    amount_argument: str | None
+    """The argument that holds it, by which an edit of the call is checked too."""
+
 
 def above(argument: str, amount_usd: Decimal | str | int) -> Above:
     """The rule that a person approves a call whose `argument` is more than so many USD.
@@ -82,16 +85,13 @@ def check_rule(tool: str, rule: Approval, parameters: Mapping[str, Any]) -> None
 def verdict_on(rule: Approval, arguments: Mapping[str, Any]) -> Verdict:
     """What the rule says about a call; one that fails asks a person."""
     if not callable(rule):
-        return Verdict(asks=rule == "always", why="", amount_nanousd=None)
+        return Verdict(asks=rule == "always", why="", amount_nanousd=None, amount_argument=None)
+    argument, amount, why = None, None, ""
     try:
-        amount = amount_in(rule, arguments)
+        if isinstance(rule, Above):
+            argument, why = rule.argument, f"above {format_usd(rule.limit_nanousd)}"
+            amount = rule.amount_nanousd(arguments)
         asks = bool(rule(dict(arguments)))
     except Exception as error:  # a team's own function may raise anything
-        return Verdict(asks=True, why=f"its approval rule failed: {describe_error(error)}", amount_nanousd=None)
-    why = f"above {format_usd(rule.limit_nanousd)}" if asks and isinstance(rule, Above) else ""
-    return Verdict(asks=asks, why=why, amount_nanousd=amount)
-
-
-def amount_in(rule: Approval, arguments: Mapping[str, Any]) -> int | None:
-    """The money in nano-USD that a call is about, where its rule names it; raises as `Above.amount_nanousd` does."""
-    return rule.amount_nanousd(arguments) if isinstance(rule, Above) else None
+        asks, why = True, f"its approval rule failed: {describe_error(error)}"
+    return Verdict(asks=asks, why=why if asks else "", amount_nanousd=amount, amount_argument=argument)
