@@ -22,9 +22,9 @@ from bursar.budget.errors import BursarError, ConflictError, LedgerError, Ledger
 from bursar.budget.gate import Hold, Sign
 from bursar.budget.limits import COUNT_MAX
 from bursar.budget.scope import Scope
-from bursar.memory import CheckpointSaver
+from bursar.memory import CheckpointSaver, CheckpointsUnavailable
 from bursar.runtime.accepting import NewRun
-from bursar.runtime.changed_graph import GraphChanged, fit
+from bursar.runtime.changed_graph import fit
 from bursar.runtime.config import Config
 from bursar.runtime.context import RunContext
 from bursar.runtime.escalations.escalations import Escalations
@@ -145,14 +145,13 @@ class Engine:
             row, hold = await self._held(partial(self._holds.end, ending=_LET_GO), self._holds.claim, run_id, silent)
 
             async def go(context: RunContext) -> Ending:
-                await self._fence(row, hold)
-                if silent is not None and (poisoned := await self._poisoned(row, work)) is not None:
-                    return poisoned
                 try:
+                    await self._fence(row, hold)
+                    poisoned = await self._poisoned(row, work) if silent is not None else None
                     await self._fit(row, work, hold)
-                except (GraphChanged, UsageError) as error:
-                    return Ending(status="failed", cause=str(error), interrupts=None, error=error)
-                given = await self._input(row, work)
+                    given = poisoned or await self._input(row, work)
+                except CheckpointsUnavailable as error:
+                    return Ending(status="queued", cause=str(error), interrupts=None, error=error)
                 return await _executed(work, context, given)
 
             return await self._execute(row, hold, go, listener, _A_WORKERS)
@@ -180,7 +179,7 @@ class Engine:
                 require_going_on(row)
                 row, hold = await self._ledger.do(self._holds.decide, row, decisions, by)
                 if decisions and row["status"] == "stopped":
-                    self._ledger.soon(self._holds.let_go, row, hold)
+                    await self._ledger.do(self._holds.let_go, row, hold)
                     return await self._ledger.do(self._records.show, row)
                 await self._fence(row, hold)
                 await self._fit(row, work, hold)
@@ -189,7 +188,7 @@ class Engine:
                     raise _waits(row, given)
                 await self._ledger.do(self._holds.resume, row, by)
             except BaseException:
-                self._ledger.soon(self._holds.let_go, row, hold)
+                await self._ledger.do(self._holds.let_go, row, hold)
                 raise
 
             async def go(context: RunContext) -> Ending:
