@@ -85,7 +85,7 @@ def _decision(asked: Escalation) -> dict[str, Any]:
     """What somebody says who approves of everything, is generous, and looks whether a thing was done."""
     if asked.reason == "budget":
         return {"type": "grant", "steps": GRANTED}
-    if asked.reason == "in_doubt" and any(one.line == asked.payload["args"]["line"] for one in effects()):
+    if asked.reason == "in_doubt" and any(one.key == asked.payload["idempotency_key"] for one in effects()):
         return {"type": "respond", "message": "written"}
     return {"type": "approve"}
 

@@ -159,7 +159,7 @@ class RunMachine(RuleBasedStateMachine):
 
     @rule(fuse=st.tuples(fuses, fuses))
     def work_both(self, fuse: tuple[int | None, int | None]) -> None:
-        self.loop.run_until_complete(asyncio.gather(*(self._do(place, self._work, fuse[place]) for place in (0, 1))))
+        self.do_both(lambda _: self._work, fuse)
 
     @rule(place=st.integers(0, 1))
     def crash(self, place: int) -> None:
@@ -211,7 +211,7 @@ class RunMachine(RuleBasedStateMachine):
 
             return decide
 
-        self.loop.run_until_complete(asyncio.gather(*(self._do(place, one(place), None) for place in (0, 1))))
+        self.do_both(one, (None, None))
 
     @rule(place=st.integers(0, 1), number=few, by=st.sampled_from(PEOPLE), release=st.booleans())
     def claim(self, place: int, number: int, by: str, release: bool) -> None:
@@ -239,6 +239,12 @@ class RunMachine(RuleBasedStateMachine):
 
     def do(self, place: int, what: What, fuse: int | None) -> None:
         self.loop.run_until_complete(self._do(place, what, fuse))
+
+    def do_both(self, what: Callable[[int], What], fuse: tuple[int | None, int | None]) -> None:
+        async def both() -> None:
+            await asyncio.gather(*(self._do(place, what(place), fuse[place]) for place in (0, 1)))
+
+        self.loop.run_until_complete(both())
 
     async def _do(self, place: int, what: What, fuse: int | None) -> None:
         process = self.processes[place] or await self._started(place)
@@ -286,8 +292,8 @@ class RunMachine(RuleBasedStateMachine):
 
     def honest(self, asked: Any) -> dict[str, Any]:
         """What somebody says who has looked whether it was done."""
-        given = json.loads(asked["payload"])["args"]
-        if any((one.label, one.line) == (given["label"], given["line"]) for one in self.world.effects):
+        key = json.loads(asked["payload"])["idempotency_key"]
+        if any(one.key == key for one in self.world.effects):
             return {"type": "respond", "message": "done"}
         return {"type": "approve"}
 
