@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from bursar.budget.alerts import delivery as rows
 from bursar.budget.alerts.delivery import Claim
-from bursar.budget.alerts.endpoints import Endpoint, Reader
+from bursar.budget.alerts.endpoints import NOTICES, Endpoint, Reader
 from bursar.budget.alerts.mailboxes import Mailbox
 from bursar.budget.alerts.outbox import Alert, tell
 from bursar.budget.alerts.webhooks import Answer, delay_us, send
@@ -163,7 +163,7 @@ class Courier:
             claimed = self._take(Reader(name=LOG))
             if claimed is None:
                 return
-            _log.warning("%s", claimed.payload)
+            _log.log(logging.INFO if claimed.kind in NOTICES else logging.WARNING, "%s", claimed.payload)
             self._mark(claimed, Answer(delivered=True, note="logged"), None)
 
 

@@ -12,7 +12,7 @@ from hashlib import sha256
 
 from sqlalchemy import ColumnElement, Connection, Select, exists, func, literal_column, select, update
 
-from bursar.budget.alerts.endpoints import Reader
+from bursar.budget.alerts.endpoints import AlertKind, Reader
 from bursar.budget.alerts.outbox import insert_once
 from bursar.budget.schema import alert, delivery
 
@@ -41,6 +41,7 @@ class Claim:
     message_id: str
     """The same in every attempt, of whichever process."""
 
+    kind: AlertKind
     payload: str
     attempt: int
     """From 1."""
@@ -93,7 +94,8 @@ def claim(connection: Connection, reader: Reader, now: int, *, alert_id: int | N
         taken = update(delivery).where(_IS_WAITING, *as_seen)
         if connection.execute(taken.values(attempts=row.attempts + 1, next_us=now + LEASE_US)).rowcount:
             message_id = _message_id(row.alert_id, row.payload)
-            return Claim(id=row.id, message_id=message_id, payload=row.payload, attempt=row.attempts + 1)
+            of_alert = {"message_id": message_id, "kind": row.kind, "payload": row.payload}
+            return Claim(id=row.id, attempt=row.attempts + 1, **of_alert)
     return None
 
 
@@ -116,10 +118,14 @@ def is_shut(connection: Connection, endpoint: str) -> bool:
     return connection.scalar(ended.order_by(delivery.c.done_us.desc(), delivery.c.id.desc()).limit(1)) == GONE
 
 
-def _due(reader: Reader, now: int) -> Select[int, int, int, int, str]:
+def _due(reader: Reader, now: int) -> Select[int, int, int, int, str, str]:
     # By tenant too: two of them may name the same URL, each with a secret of its own.
     due = (
-        select(delivery.c.id, delivery.c.alert_id, delivery.c.next_us, delivery.c.attempts, alert.c.payload)
+        select(
+            *(delivery.c.id, delivery.c.alert_id, delivery.c.next_us, delivery.c.attempts),
+            alert.c.kind,
+            alert.c.payload,
+        )
         .join(alert, alert.c.id == delivery.c.alert_id)
         .where(_IS_WAITING, delivery.c.endpoint == reader.name, delivery.c.next_us <= now)
         .order_by(delivery.c.next_us, delivery.c.id)

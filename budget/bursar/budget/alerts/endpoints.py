@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from bursar.budget.errors import ConfigError
 
-__all__ = ["ALERT_KINDS", "AlertKind", "Endpoint", "Reader", "check_kinds", "check_secret", "check_url"]
+__all__ = ["ALERT_KINDS", "NOTICES", "AlertKind", "Endpoint", "Reader", "check_kinds", "check_secret", "check_url"]
 
 AlertKind = Literal[
     "limit.percent",  # a percent of a limit is used up
@@ -32,6 +32,9 @@ AlertKind = Literal[
     "test",  # somebody tries whether alerts arrive
 ]
 ALERT_KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
+
+NOTICES = frozenset(kind for kind in ALERT_KINDS if kind.startswith("escalation."))
+"""What is as it should be, and not for the log of what is not."""
 
 
 SECRET_BYTES = range(24, 65)

@@ -31,6 +31,7 @@ from bursar.runtime.cli.words import parted, plain
 if TYPE_CHECKING:
     from bursar.runtime.escalations.records import Decision, Escalation
     from bursar.runtime.runs.run import Run
+    from bursar.runtime.work import Source
 
 __all__ = ["Choose", "How", "decide", "decide_all"]
 
@@ -114,16 +115,12 @@ def _decided(id: int, choose: Choose, how: How, note: str) -> _Decided:
 async def _go_on(decided: _Decided, how: How) -> tuple[Run, Exit]:
     """Execute the run here and follow it, unless its agent is not to be found here, or a worker was faster."""
     with opening():
-        from bursar.agents.load import load_agent
         from bursar.runtime.cli.follow import conclude, follow
         from bursar.runtime.runtime import Runtime
 
-        try:
-            source = load_agent(decided.target) if decided.target else None
-        except BursarError as error:
-            return _left(decided, how, error.message)
+        source, why = _source(decided.target)
     if source is None:
-        return _left(decided, how, "the program that began it did not say where its agent is")
+        return _left(decided, how, why)
     async with Runtime.open(how.config) as runtime:
         try:
             events = runtime.stream_resume(decided.run.id, by=author(how.by), source=source)
@@ -131,6 +128,18 @@ async def _go_on(decided: _Decided, how: How) -> tuple[Run, Exit]:
         except ConflictError:
             return _left(decided, how, "one has taken it up already")
     return ended, exit_of(ended.status) if how.as_json else conclude(ended, how.config, as_json=False, debug=how.debug)
+
+
+def _source(target: str | None) -> tuple[Source | None, str]:
+    """What the run executes, or why that is not to be found here."""
+    from bursar.agents.load import load_agent
+
+    if not target:
+        return None, "the program that began it did not say where its agent is"
+    try:
+        return load_agent(target), ""
+    except BursarError as error:
+        return None, error.message
 
 
 def _left(decided: _Decided, how: How, why: str) -> tuple[Run, Exit]:
