@@ -37,7 +37,8 @@ def written(url: str) -> list[tuple[str, str]]:
 
 def growing(saver: CheckpointSaver, thread_id: str, name: str, times: int) -> None:
     """Put checkpoints of a list that grows, as if nobody else wrote to the thread."""
-    parent, values = None, []
+    parent: str | None = None
+    values: list[str] = []
     for number in range(times):
         values = [*values, f"{name} {number} " * 80]
         checkpoint: Any = {

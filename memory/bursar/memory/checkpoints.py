@@ -150,8 +150,10 @@ class CheckpointSaver(Hops):
         Going on needs the newest checkpoint of each namespace with its pending writes, and, where the graph has
         DeltaChannels, those before it up to their last snapshots. Raises UsageError for another strategy.
         """
-        for thread_id in thread_ids:
-            with self._writing(self._thread(thread_id)) as held:
+        with self._reading() as connection:
+            found = [one for one in map(self._thread, thread_ids) if Rows.of(connection, one)]
+        for place in found:
+            with self._writing(place) as held:
                 prune(held, strategy)
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str, *, until: str | None = None) -> None:

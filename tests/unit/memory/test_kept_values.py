@@ -27,10 +27,14 @@ from tests.support.checkpoints import execute
 
 CHANNELS = ("messages", "notes", "facts")
 
+
+def said(text: str) -> HumanMessage:
+    """A message."""
+    return HumanMessage(text)
+
+
 small = st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1), st.text(max_size=40), st.binary(max_size=40))
-member = st.one_of(
-    small, st.text("ab", min_size=200, max_size=900), st.text(max_size=600).map(lambda text: HumanMessage(text))
-)
+member = st.one_of(small, st.text("ab", min_size=200, max_size=900), st.text(max_size=600).map(said))
 changes = st.one_of(
     st.tuples(st.just("append"), st.lists(member, max_size=3)),
     st.tuples(st.just("prepend"), st.lists(member, min_size=1, max_size=2)),

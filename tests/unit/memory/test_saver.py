@@ -137,11 +137,11 @@ DAMAGE = {
 def refused(saver: CheckpointSaver) -> None:
     graph = asking(saver)
     for tenant in ("acme", "globex"):
-        with pytest.raises(CheckpointRefused, match="thread 1 is|cannot be read"):
+        with pytest.raises(CheckpointRefused, match=r"thread 1 is|cannot be read"):
             graph.get_state(thread(tenant=tenant))
-        with pytest.raises(CheckpointRefused, match="thread 1 is|cannot be read"):
+        with pytest.raises(CheckpointRefused, match=r"thread 1 is|cannot be read"):
             graph.invoke(Command(resume="yes"), thread(tenant=tenant))
-        with pytest.raises(CheckpointRefused, match="thread 1 is|cannot be read"):
+        with pytest.raises(CheckpointRefused, match=r"thread 1 is|cannot be read"):
             list(saver.list(thread(tenant=tenant)))
 
 
@@ -179,7 +179,7 @@ def test_a_row_in_the_place_of_another_threads_or_tenants_is_refused(
     execute(checkpoints_url, f"UPDATE {table} SET thread = {FIRST} WHERE thread = {other}")
     if table == "checkpoint_write":  # they belong to a checkpoint by its id
         execute(checkpoints_url, f"UPDATE {table} SET checkpoint = {NEWEST.format(FIRST)} WHERE thread = {FIRST}")
-    with pytest.raises(CheckpointRefused, match="thread 1 is|cannot be read"):
+    with pytest.raises(CheckpointRefused, match=r"thread 1 is|cannot be read"):
         asking(saver).get_state(thread(tenant="acme"))
 
 
