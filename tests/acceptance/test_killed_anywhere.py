@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from bursar.budget.ledger import Ledger
 from bursar.budget.reports.report import Attempt
+from bursar.budget.schema import account, grant, pot
 from bursar.runtime.config import load_config
 from bursar.runtime.opening import open_ledger
 from bursar.runtime.runs.run import Run
@@ -88,12 +89,14 @@ def trials(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def _trial(ledger: Ledger, run: Run, billed: Mapping[str, Sequence[Billed]], done: Sequence[Effect]) -> Trial:
     label = (run.output or "-").removeprefix("<").split()[0]
     bill = ledger.reports.bill(run.id)
-    counted = select(escalation_event.c.escalation_id).join(
+    decisions = select(escalation_event.c.escalation_id).join(
         escalation, escalation.c.id == escalation_event.c.escalation_id
     )
+    grants = select(func.sum(grant.c.amount_steps)).join(account).join(pot)
     with ledger.store.read() as connection:
-        query = counted.where(escalation.c.run_id == run.id, escalation_event.c.kind == "decided")
-        decided = Counter(connection.execute(query).scalars())
+        of_run = (escalation.c.run_id == run.id, escalation_event.c.kind == "decided")
+        decided = Counter(connection.execute(decisions.where(*of_run)).scalars())
+        granted = connection.execute(grants.where(pot.c.path == f"{run.tenant}/{run.agent}/{run.id}")).scalar()
     return Trial(
         label=label,
         work=WORKS[run.agent],
@@ -104,7 +107,7 @@ def _trial(ledger: Ledger, run: Run, billed: Mapping[str, Sequence[Billed]], don
         billed=billed[label],
         effects=[effect for effect in done if effect.line.startswith(f"{label}/")],
         decided=list(decided.values()),
-        granted=0,
+        granted=int(granted or 0),
     )
 
 
@@ -163,4 +166,5 @@ def test_no_decision_is_applied_twice(trials: Sequence[Trial]) -> None:
     """Each escalation was decided once, and what was granted was granted once."""
     for trial in trials:
         assert set(trial.decided) <= {1}, trial.label
-        assert trial.granted in (0, GRANTED), trial.label
+        assert len(trial.decided) >= trial.work.asks, trial.label
+        assert trial.granted == (GRANTED if trial.run.agent == "poor" else 0), trial.label
