@@ -144,6 +144,22 @@ class Gates:
             found = _found(connection, path)
             return _stopped(found["stopped"])
 
+    def refused(self, path: str) -> Refusal | None:
+        """Why a run gets no further reservation: it was stopped, or a person holds it up; None while it does."""
+        with self._store.read() as connection:
+            row = _found(connection, path)
+        if row["paused_by"] is not None and row["stopped"] is None:
+            return Refusal(cause="paused", kind="run", path=path, detail=row["paused_by"])
+        return _stopped(row["stopped"])
+
+    def deadline(self, path: str) -> datetime | None:
+        """When the working time of a run that is held is used up, or it has to end; None without a limit in time."""
+        with self._store.read() as connection:
+            row = _found(connection, path)
+        limit, since = row["seconds_us"], row["held_since_us"]
+        ends = None if limit is None or since is None else since + limit - row["used_us"]
+        return min((from_us(at) for at in (ends, row["until_us"]) if at is not None), default=None)
+
     def reopen(self, path: str, *, author: str) -> None:
         """Let a stopped run try again: its limits still hold, so it is stopped anew where nothing changed.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -44,6 +46,8 @@ class Ending:
     """The questions that are open now; None where nobody looked, and those that were open still are."""
 
     error: BaseException | None = None
+    is_paused: bool = False
+    """Whether it waits because a person holds it up; it goes on once nobody does."""
 
 
 def graph_config(run_id: str, tenant: str, epoch: int | None = None) -> RunnableConfig:
@@ -68,6 +72,10 @@ async def execute(work: Work, run: RunContext, given: Any | Command[Any]) -> End
     except TimeoutError as error:
         if run.deadline is None or _seconds_left(run):
             return await _failed(work, config, error)
+        deadline = await run.ledger.do(run.ledger.gates.deadline, run.scope.run_path)
+        if deadline is None or deadline > run.now():  # it was given more time meanwhile
+            anew = replace(run, deadline=deadline, ordinals=Counter(), ended=threading.Event())
+            return await execute(work, anew, None)
         return await _out_of_time(work, run, config)
     except LimitReached as reached:
         first = await run.ledger.do(run.ledger.gates.stopped, run.scope.run_path)
@@ -79,7 +87,7 @@ async def execute(work: Work, run: RunContext, given: Any | Command[Any]) -> End
     except Exception as error:
         _log.debug("run %s failed", run.scope.run_id, exc_info=error)
         # A program that calls models by HTTP is refused by an exception of its client's.
-        if (first := await run.ledger.do(run.ledger.gates.stopped, run.scope.run_path)) is not None:
+        if (first := await run.ledger.do(run.ledger.gates.refused, run.scope.run_path)) is not None:
             return await _stopped(work, run, config, first)
         return await _failed(work, config, error)
     return await _ended(work, run, result.value, result.interrupts)
@@ -113,6 +121,11 @@ async def _out_of_time(work: Work, run: RunContext, config: RunnableConfig) -> E
 async def _stopped(work: Work, run: RunContext, config: RunnableConfig, refusal: Refusal) -> Ending:
     """Stopped at a limit; where the run's policy is to escalate, it waits for a person instead."""
     value, questions = await _at_rest(work, config)
+    if refusal.cause == "paused":
+        cause, output = f"paused by {refusal.detail}", work.output(value)
+        return Ending(
+            status="interrupted", cause=cause, output=output, value=value, interrupts=questions, is_paused=True
+        )
     status: RunStatus = "cancelled" if refusal.cause == "cancelled" else "stopped"
     if run.on_limit == "escalate" and refusal.cause in ("limit", "deadline") and not refusal.is_overdue:
         status, questions = "interrupted", [*questions, _for_more(run, refusal, work.output(value))]

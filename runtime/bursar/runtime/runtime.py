@@ -17,6 +17,7 @@ from typing import Any, Unpack
 from langgraph.types import StreamMode
 
 from bursar.budget.errors import ConflictError
+from bursar.budget.limits import Limits
 from bursar.budget.scope import Scope
 from bursar.budget.windows import to_us, utc_now
 from bursar.memory import CheckpointSaver, open_checkpoints
@@ -38,6 +39,7 @@ from bursar.runtime.models.catalog import Catalog
 from bursar.runtime.models.health import Health
 from bursar.runtime.opening import open_ledger
 from bursar.runtime.paid_call import PaidCalls
+from bursar.runtime.retune import Retuning, RunChange
 from bursar.runtime.routing.router import Router
 from bursar.runtime.runs.records import Record, Records, run_path
 from bursar.runtime.runs.run import ENDED, WAITING, Change, Run
@@ -84,6 +86,7 @@ class Runtime:
         self.catalog = self._catalog = catalog
         self.clock = self._clock = clock
         self._records = records
+        self._retuning = Retuning(ledger.ledger, records, clock)
         self._checkpointer = checkpointer
         self.health = Health(clock)
         self._router = Router(config, catalog, cooling=self.health.cooling)
@@ -276,6 +279,29 @@ class Runtime:
     async def get(self, run_id: str, *, tenant: str | None = None) -> Run:
         """How a run stands; raises NotFoundError, also for another tenant's run where `tenant` is given."""
         return await self._ledger.do(lambda: self._records.show(self._records.row(run_id, tenant=tenant)))
+
+    async def retune(
+        self,
+        run_id: str,
+        *,
+        by: str,
+        note: str = "",
+        limits: Limits | None = None,
+        pause: bool = False,
+        resume: bool = False,
+        tenant: str | None = None,
+    ) -> Run:
+        """Change a run that goes on, in whichever process: its limits, and whether it goes on.
+
+        The `limits` that are written down take the place of its own and of what it was granted. They hold for its next
+        call; below what is spent they stop it there. `pause` refuses its calls from the next one on: its execution ends
+        as `interrupted`, and `resume` lets it be taken up again. Raises NotFoundError, UsageError for nothing to
+        change, and ConflictError for a run that has ended for good.
+        """
+        change = RunChange(limits=limits, pause=pause, resume=resume)
+        await self._ledger.do(self._retuning.retune, run_id, change, by=by, note=note, tenant=tenant)
+        self.wake()
+        return await self.get(run_id)
 
     async def grant(self, run_id: str, *, by: str, note: str = "", **amounts: Any) -> None:
         """Give a run more: `cost_usd`, `tokens`, `steps`, `tool_calls`, `seconds`. `resume` then goes on with it."""

@@ -129,7 +129,12 @@ class Records:
     def note(self, run_id: str, cause: str, *, author: str | None = None) -> None:
         """Write down what happened to a run whose state it did not change."""
         with self._store.write() as connection:
-            _tell(connection, run_id, to_us(self._clock()), row_in(connection, run_id)["status"], cause, author)
+            self.tell(connection, run_id, now=to_us(self._clock()), cause=cause, author=author)
+
+    @staticmethod
+    def tell(connection: Connection, run_id: str, *, now: int, cause: str, author: str | None = None) -> None:
+        """`note` within a transaction; `now` is in microseconds."""
+        _tell(connection, run_id, now, row_in(connection, run_id)["status"], cause, author)
 
     @staticmethod
     def queue(connection: Connection, run_id: str, *, now: int, cause: str, author: str | None = None) -> bool:
