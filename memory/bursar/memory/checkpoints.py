@@ -23,13 +23,14 @@ from langgraph.checkpoint.base import (
 )
 from sqlalchemy import Connection
 
+from bursar.budget.errors import UsageError
 from bursar.budget.stores.store import Store
 from bursar.memory.copying import copy_thread
 from bursar.memory.delta import delta_history
 from bursar.memory.errors import CheckpointRefused
 from bursar.memory.explained import explained
 from bursar.memory.hops import Hops
-from bursar.memory.pruning import delete_runs, prune, threads_of_runs
+from bursar.memory.pruning import STRATEGIES, delete_runs, threads_of_runs
 from bursar.memory.reading import TENANT_KEY, Wanted, as_tuple, config_of, pages
 from bursar.memory.rows import Kept, Row
 from bursar.memory.strict import StrictSerializer
@@ -150,11 +151,13 @@ class CheckpointSaver(Hops):
         Going on needs the newest checkpoint of each namespace with its pending writes, and, where the graph has
         DeltaChannels, those before it up to their last snapshots. Raises UsageError for another strategy.
         """
+        if strategy not in STRATEGIES:
+            raise UsageError(f"strategy {strategy!r}: expected one of {', '.join(STRATEGIES)}")
         with self._reading() as connection:
             found = [one for one in map(self._thread, thread_ids) if Rows.of(connection, one)]
         for place in found:
             with self._writing(place) as held:
-                prune(held, strategy)
+                STRATEGIES[strategy](held)
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str, *, until: str | None = None) -> None:
         """Copy a thread; neither depends on the other afterwards. The target may not have any checkpoints yet.

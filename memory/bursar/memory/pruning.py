@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import ormsgpack
 from sqlalchemy import Connection, delete, select
 
-from bursar.budget.errors import UsageError
 from bursar.memory.rows import Row
 from bursar.memory.schema import checkpoint, segment, thread, write
 from bursar.memory.strands import Beginning
 from bursar.memory.threads import Held
 
-__all__ = ["Strategy", "delete_runs", "prune", "sweep", "threads_of_runs"]
-
-Strategy: TypeAlias = Literal["keep_latest", "delete"]
+__all__ = ["STRATEGIES", "delete_all", "delete_runs", "keep_latest", "sweep", "threads_of_runs"]
 
 
-def prune(held: Held, strategy: str) -> None:
-    """See `CheckpointSaver.prune`."""
-    if strategy == "delete":
-        return _delete(held)
-    if strategy != "keep_latest":
-        raise UsageError(f"strategy {strategy!r}: expected one of {', '.join(get_args(Strategy))}")
+def delete_all(held: Held) -> None:
+    """Delete a thread."""
+    for table in (write, checkpoint, segment):
+        held.connection.execute(delete(table).where(table.c.thread == held.number))
+    if held.epoch is None:
+        held.connection.execute(delete(thread).where(thread.c.id == held.number))
+    else:  # whoever lost the thread still must not write to it
+        held.strands.forget({})
+        held.save_state()
+
+
+def keep_latest(held: Held) -> None:
+    """Delete all that going on with a thread does not need."""
     of_thread = checkpoint.c.thread == held.number
     ids = defaultdict(list)
     for ns, found in held.connection.execute(select(checkpoint.c.ns, checkpoint.c.id).where(of_thread)):
@@ -36,7 +40,6 @@ def prune(held: Held, strategy: str) -> None:
             _delete_checkpoints(held, ns, gone)
     if any(len(found) > 1 for found in ids.values()):
         sweep(held)
-    return None
 
 
 def threads_of_runs(connection: Connection, tenant: str, run_ids: Sequence[str]) -> Sequence[str]:
@@ -66,16 +69,6 @@ def sweep(held: Held) -> None:
         held.connection.execute(of_thread.where(segment.c.strand == part.strand, segment.c.start >= part.length))
     held.strands.forget(used)
     held.save_state()
-
-
-def _delete(held: Held) -> None:
-    for table in (write, checkpoint, segment):
-        held.connection.execute(delete(table).where(table.c.thread == held.number))
-    if held.epoch is None:
-        held.connection.execute(delete(thread).where(thread.c.id == held.number))
-    else:  # whoever lost the thread still must not write to it
-        held.strands.forget({})
-        held.save_state()
 
 
 def _delete_checkpoints(held: Held, ns: str, ids: Collection[str]) -> None:
@@ -113,3 +106,7 @@ def _beginnings(held: Held) -> Iterator[Beginning]:
 def _keys(held: Held, column: Any) -> Sequence[Any]:
     table = column.table
     return held.connection.execute(select(table.c.ns, column).where(table.c.thread == held.number).distinct()).all()
+
+
+STRATEGIES: Final[Mapping[str, Callable[[Held], None]]] = {"keep_latest": keep_latest, "delete": delete_all}
+"""What pruning a thread can mean, by LangGraph's names."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
+from itertools import chain
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -115,12 +117,15 @@ def test_an_unknown_strategy_is_refused(saver: CheckpointSaver) -> None:
 # DeltaChannels
 
 
-def delta_graph(saver: Any) -> Any:
-    class Delta(TypedDict):
-        said: Annotated[
-            list[str], DeltaChannel(lambda before, writes: [*before, *sum(writes, [])], list, snapshot_frequency=4)
-        ]
+def joined(before: list[str], writes: Sequence[list[str]]) -> list[str]:
+    return [*before, *chain.from_iterable(writes)]
 
+
+class Delta(TypedDict):
+    said: Annotated[list[str], DeltaChannel(joined, list, snapshot_frequency=4)]
+
+
+def delta_graph(saver: Any) -> Any:
     builder: Any = StateGraph(Delta)
     builder.add_node("say", lambda state: {"said": [str(len(state["said"]))]})
     builder.add_edge(START, "say")
