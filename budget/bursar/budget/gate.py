@@ -115,7 +115,7 @@ class Gates:
     def let_go(self, path: str, epoch: int) -> bool:
         """End a hold; its working time is added up. False, and nothing is done, where the run was taken over."""
         with self._store.write() as connection:
-            return let_go(connection, path, epoch, to_us(self._clock()))
+            return let_go(connection, path, epoch, to_us(self._clock())) is not None
 
     def stop(self, path: str, refusal: Refusal) -> None:
         """Stop a run at a limit: no reservation is made for it until more is granted, whatever its program does.
@@ -261,14 +261,14 @@ def take(
     return Hold(row["epoch"] + 1, from_us(now) + timedelta(microseconds=limit - used), limit // _SECOND_US, ends)
 
 
-def let_go(connection: Connection, path: str, epoch: int, now: int) -> bool:
-    """`Gates.let_go` within a transaction."""
+def let_go(connection: Connection, path: str, epoch: int, now: int) -> Record | None:
+    """`Gates.let_go` within a transaction; returns the run's pot as it was, or None where the run was taken over."""
     row = _run(connection, path)
     if row["epoch"] != epoch or row["holder"] is None:
-        return False
+        return None
     values = {"holder": None, "lease_until_us": None, "held_since_us": None, "used_us": _used_us(row, until=now)}
     connection.execute(update(pot).where(pot.c.id == row["id"]).values(values))
-    return True
+    return row
 
 
 def cancel(connection: Connection, path: str, now: int, *, author: str) -> None:

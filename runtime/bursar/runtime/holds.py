@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -112,18 +113,30 @@ class Holds:
         self._ledger.gates.let_go(run_path(row), hold.epoch)
 
     def end(self, row: Record, hold: Hold, ending: Ending) -> Run:
-        """Write down how the execution ended, unless another worker has the run now."""
+        """Write down how the execution ended, unless another worker has the run now; once cancelled it is cancelled."""
+        try:
+            self._end(row, hold, ending)
+        except _Cancelled:
+            self._end(row, hold, replace(ending, status="cancelled", cause="somebody cancelled it"))
+        except _Lost:
+            pass
+        return self._records.show(self._records.row(row["id"]), ending.value, ending.error)
+
+    def _end(self, row: Record, hold: Hold, ending: Ending) -> None:
         values: dict[str, Any] = {} if ending.output is None else {"output": ending.output}
         if ending.interrupts is not None:
             values = {"output": ending.output}
         also = self._escalations.opening(row, () if ending.status in _OVER else ending.interrupts)
-        with suppress(_Lost):
-            changing = self._records.changing(row["id"], ending.status, cause=ending.cause, **values)
-            with changing as connection:
-                if not let_go(connection, run_path(row), hold.epoch, self._now_us()):
-                    raise _Lost
-                also(connection, row_in(connection, row["id"]))
-        return self._records.show(self._records.row(row["id"]), ending.value, ending.error)
+        changing = self._records.changing(row["id"], ending.status, cause=ending.cause, **values)
+        with changing as connection:
+            left = let_go(connection, run_path(row), hold.epoch, self._now_us())
+            if left is None:
+                raise _Lost
+            if left["cancelled_us"] is not None and ending.status != "cancelled":
+                raise _Cancelled
+            also(connection, row_in(connection, row["id"]))
+            if ending.is_paused and left["paused_us"] is None:  # it was let go on meanwhile
+                self._records.queue(connection, row["id"], now=self._now_us(), cause="nobody holds it up any more")
 
     def cancel(self, run_id: str, by: str) -> bool:
         """Close a run's gate; returns whether that was its end, since nobody executes it."""
@@ -147,3 +160,7 @@ class Holds:
 
 class _Lost(Exception):
     """Another worker has the run now."""
+
+
+class _Cancelled(Exception):
+    """Somebody cancelled the run before its end was written."""

@@ -142,7 +142,7 @@ class Worker:
             return
         if self._listener is not None:
             self._listener(Event(kind="ended", run_id=run.id, agent=run.agent, text=run.stop_reason, run=run))
-        if run.status == "queued":
+        if run.status == "queued" and run.error is not None:
             await asyncio.sleep(PAUSE_S)
 
     async def _let_go(self) -> None:
