@@ -92,7 +92,12 @@ def _trial(ledger: Ledger, run: Run, billed: Mapping[str, Sequence[Billed]], don
     decisions = select(escalation_event.c.escalation_id).join(
         escalation, escalation.c.id == escalation_event.c.escalation_id
     )
-    grants = select(func.sum(grant.c.amount_steps)).join(account).join(pot)
+    grants = (
+        select(func.sum(grant.c.amount_steps))
+        .select_from(grant)
+        .join(account, grant.c.account_id == account.c.id)
+        .join(pot)
+    )
     with ledger.store.read() as connection:
         of_run = (escalation.c.run_id == run.id, escalation_event.c.kind == "decided")
         decided = Counter(connection.execute(decisions.where(*of_run)).scalars())
