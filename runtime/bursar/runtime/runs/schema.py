@@ -44,6 +44,7 @@ run = Table(
     Column("taken_over_at", Text),  # the checkpoint from which it was last: another one is progress
     Column("deadline_us", BigInteger),  # in wall time; the working time is the ledger's
     Column("queued_us", BigInteger),  # since when it waits for a worker
+    Column("pruned_us", BigInteger),  # when its checkpoints were deleted: it cannot go on any more
     Column("created_us", BigInteger, nullable=False),
     Column("changed_us", BigInteger, nullable=False),
 )

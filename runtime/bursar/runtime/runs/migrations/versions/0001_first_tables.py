@@ -35,6 +35,7 @@ def upgrade() -> None:
         sa.Column("taken_over_at", sa.Text(), nullable=True),
         sa.Column("deadline_us", sa.BigInteger(), nullable=True),
         sa.Column("queued_us", sa.BigInteger(), nullable=True),
+        sa.Column("pruned_us", sa.BigInteger(), nullable=True),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.Column("changed_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
