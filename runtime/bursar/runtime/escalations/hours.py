@@ -27,7 +27,8 @@ class Hours:
     """Of the day, at most 1440, after `begin_minute`."""
 
     def after(self, start: datetime, span: timedelta) -> datetime:
-        """The moment at which so much working time has passed since the start; with a clock that is set, too."""
+        """The moment at which so much working time has passed since the start, in UTC."""
+        start = start.astimezone(UTC)  # where an hour is an hour
         for begin, end in self._spans(start):
             begin = max(begin, start)
             if begin + span <= end:
@@ -36,7 +37,7 @@ class Hours:
         raise AssertionError("the spans of working time never end")
 
     def _spans(self, start: datetime) -> Iterator[tuple[datetime, datetime]]:
-        """The working hours from the day of a moment on, in UTC, where an hour is an hour."""
+        """The working hours from the day of a moment on, in UTC."""
         day = start.astimezone(ZoneInfo(self.zone)).date()
         while True:
             if DAYS[day.weekday()] in self.days:
