@@ -30,7 +30,7 @@ from bursar.memory.delta import delta_history
 from bursar.memory.errors import CheckpointRefused
 from bursar.memory.explained import explained
 from bursar.memory.hops import Hops
-from bursar.memory.pruning import STRATEGIES, delete_runs, threads_of_runs
+from bursar.memory.pruning import STRATEGIES, delete_runs, give_back, threads_of, threads_of_runs
 from bursar.memory.reading import TENANT_KEY, Wanted, as_tuple, config_of, pages
 from bursar.memory.rows import Kept, Row
 from bursar.memory.strict import StrictSerializer
@@ -158,6 +158,19 @@ class CheckpointSaver(Hops):
         for place in found:
             with self._writing(place) as held:
                 STRATEGIES[strategy](held)
+
+    def threads(self, *, with_history: bool = False) -> Sequence[str]:
+        """The tenant's threads that have checkpoints, or (`with_history`) more than one of a namespace."""
+        with self._reading() as connection:
+            return threads_of(connection, self._tenant, with_history=with_history)
+
+    def give_back(self) -> None:
+        """Give the disk back what a file of checkpoints has freed; it would be used again, too. A server sees to it.
+
+        Others wait meanwhile, about a second for each 100 MB that are left.
+        """
+        with explained(self._store.name):
+            give_back(self._store)
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str, *, until: str | None = None) -> None:
         """Copy a thread; neither depends on the other afterwards. The target may not have any checkpoints yet.

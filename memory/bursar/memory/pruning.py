@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any, Final
 
 import ormsgpack
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, func, select
+from sqlalchemy.engine import make_url
 
+from bursar.budget.stores.store import Store
 from bursar.memory.rows import Row
 from bursar.memory.schema import checkpoint, segment, thread, write
 from bursar.memory.strands import Beginning
 from bursar.memory.threads import Held
 
-__all__ = ["STRATEGIES", "delete_all", "delete_runs", "keep_latest", "sweep", "threads_of_runs"]
+__all__ = [
+    "STRATEGIES",
+    "delete_all",
+    "delete_runs",
+    "give_back",
+    "keep_latest",
+    "sweep",
+    "threads_of",
+    "threads_of_runs",
+]
+
+LOCKED_S_MAX: Final = 30.0
+"""How long giving space back waits while others write."""
 
 
 def delete_all(held: Held) -> None:
@@ -47,6 +63,16 @@ def threads_of_runs(connection: Connection, tenant: str, run_ids: Sequence[str])
     of_thread = checkpoint.c.thread == thread.c.id
     found = select(thread.c.thread_id).join(checkpoint, of_thread).distinct()
     return connection.scalars(found.where(thread.c.tenant == tenant, checkpoint.c.run_id.in_(run_ids))).all()
+
+
+def threads_of(connection: Connection, tenant: str, *, with_history: bool) -> Sequence[str]:
+    """See `CheckpointSaver.threads`."""
+    found = select(thread.c.thread_id).join(checkpoint, checkpoint.c.thread == thread.c.id)
+    found = found.where(thread.c.tenant == tenant).order_by(thread.c.thread_id)
+    if not with_history:
+        return connection.scalars(found.distinct()).all()
+    several = found.group_by(thread.c.thread_id, checkpoint.c.ns).having(func.count() > 1)
+    return sorted(set(connection.scalars(several)))
 
 
 def delete_runs(held: Held, run_ids: Sequence[str]) -> None:
@@ -106,6 +132,13 @@ def _beginnings(held: Held) -> Iterator[Beginning]:
 def _keys(held: Held, column: Any) -> Sequence[Any]:
     table = column.table
     return held.connection.execute(select(table.c.ns, column).where(table.c.thread == held.number).distinct()).all()
+
+
+def give_back(store: Store) -> None:
+    """See `CheckpointSaver.give_back`."""
+    if store.dialect == "sqlite":  # not within a transaction, as every other statement is
+        with closing(sqlite3.connect(str(make_url(store.url).database), timeout=LOCKED_S_MAX)) as connection:
+            connection.execute("VACUUM")
 
 
 STRATEGIES: Final[Mapping[str, Callable[[Held], None]]] = {"keep_latest": keep_latest, "delete": delete_all}

@@ -54,6 +54,7 @@ from bursar.runtime.config_ledger import LedgerConfig
 from bursar.runtime.config_names import as_mapping, misnamed
 from bursar.runtime.config_prices import SIM_PRICE, DeclaredPrice, GpuPrice, ModelPrice
 from bursar.runtime.config_problems import Problem, Problems, explain
+from bursar.runtime.config_retention import RetentionConfig
 from bursar.runtime.config_routing import AutoConfig, DowngradeStep, RatesConfig
 from bursar.runtime.config_smtp import SmtpConfig
 from bursar.runtime.config_webhooks import Webhooks
@@ -217,6 +218,9 @@ class TenantConfig(Section):
 
     escalations: EscalationsConfig = Field(default_factory=EscalationsConfig)
     """Who is asked what, in which hours, and what happens where nobody answers."""
+
+    retention: RetentionConfig = Field(default_factory=RetentionConfig)
+    """How long the checkpoints of the tenant's runs are kept."""
 
     @model_validator(mode="after")
     def _people_can_decide(self) -> Self:

@@ -35,6 +35,7 @@ from bursar.runtime.holds import Holds
 from bursar.runtime.lease import Lease, terms_of
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.paid_call import PaidCalls
+from bursar.runtime.retention import require_kept
 from bursar.runtime.run_ledger import RunLedger
 from bursar.runtime.runs.records import Record, Records, run_path
 from bursar.runtime.runs.run import Run
@@ -289,6 +290,7 @@ class Engine:
 
         An `Ending` where it does nothing but ask what is still open.
         """
+        require_kept(row)
         config = graph_config(row["id"], row["tenant"])
         snapshot = await work.graph.aget_state(config)
         if not snapshot.created_at:

@@ -127,6 +127,11 @@ died, which go on from their last checkpoint. Any number of workers share them, 
 worker executes when it is stopped, the next one goes on with at once.
 """
 
+_PRUNE = """Delete the checkpoints that the tenants' retention keeps no longer, and give their space back.
+
+A run that waits can always go on. What the ledger says of a run stays.
+"""
+
 _SERVE = """Answer OpenAI's and Anthropic's clients within the limits of their keys, until Ctrl-C.
 
 Any program takes part by its base URL and a key of `bursar key create`. Answers under way may end when it stops.
@@ -234,6 +239,7 @@ _COMMANDS = (
     ("config check", "config:check", "Find every mistake in bursar.yaml at once."),
     ("config schema", "config:schema", "Print the JSON Schema of bursar.yaml."),
     ("db upgrade", "db:upgrade", "Bring the database's tables to this version of Bursar."),
+    ("db prune", "db_prune:prune", _PRUNE),
     ("doctor", "doctor:doctor", "Look for what would keep a run from working."),
 )
 
