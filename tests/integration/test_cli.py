@@ -120,8 +120,9 @@ def test_a_run_that_waits_exits_with_4_and_the_commands_it_prints_work(bursar: C
     assert said.code == Exit.WAITS
     assert "waits for a person: support wants to call refund" in said.out
     assert '  order_id: "1001"' in said.out
-    approve, reject = said.nexts
-    assert reject[-3:] == ["--reject", "--message", "..."]
+    show, approve, reject = said.nexts
+    assert "support wants to call refund" in bursar(*show).out
+    assert reject[-2:] == ["--reason", "..."]
 
     resumed = bursar(*approve)
     assert resumed.code == Exit.OK
@@ -135,8 +136,8 @@ def test_a_printed_command_names_the_configuration_where_it_is_another(bursar: C
     (project / "bursar.yaml").rename(project / "an other.yaml")
     config = ("--config", "an other.yaml")
     said = bursar("run", *REFUND, *config)
-    assert [tuple(command[-2:]) for command in said.nexts] == [config, config]
-    assert bursar(*said.nexts[0]).code == Exit.OK
+    assert [tuple(command[-2:]) for command in said.nexts] == [config, config, config]
+    assert bursar(*said.nexts[1]).code == Exit.OK
     assert tuple(bursar("runs", "show", run_id(said), *config).nexts[0][-2:]) == config
 
 
@@ -146,7 +147,7 @@ def test_a_rejection_is_told_to_the_agent_with_its_reason(bursar: Command) -> No
     assert said.code == Exit.OK
     assert "was not approved" in said.out
     history = bursar("runs", "show", waiting, "--json").json["history"]
-    assert [(event["status"], event["by"]) for event in history if event["by"]] == [("running", "dana")]
+    assert [(event["status"], event["by"]) for event in history if event["by"] == "dana"][0] == ("queued", "dana")
     assert "(by dana)" in bursar("runs", "show", waiting).out
 
 
@@ -168,7 +169,7 @@ def test_an_edit_must_fit_the_tool_and_changes_nothing_otherwise(bursar: Command
 def test_a_decision_that_does_not_fit_says_what_does(bursar: Command) -> None:
     waiting = run_id(bursar("run", *REFUND))
     for arguments, words in (
-        ((), "waits: support wants to call refund -> bursar runs resume"),
+        ((), "waits: support wants to call refund -> bursar inbox show"),
         (("--stop",), "--stop is no answer to what run"),
         (("--approve", "--reject"), "one decision at a time, not --approve and --reject"),
         (("--approve", "--grant-usd", "1"), "one decision at a time"),
@@ -186,14 +187,16 @@ def test_a_decision_that_does_not_fit_says_what_does(bursar: Command) -> None:
 def test_at_a_limit_a_person_is_asked_and_the_printed_commands_work(bursar: Command) -> None:
     said = bursar("run", *RUNAWAY, "--steps", "2", "--on-limit", "escalate")
     assert said.code == Exit.WAITS
-    grant, stop = said.nexts
-    assert grant[-2:] == ["--grant-steps", "20"]
-    assert stop[-1] == "--stop"
+    _, grant, _ = said.nexts
+    assert grant[-2:] == ["--steps", "20"]
 
     granted = bursar(*grant[:-1], "2")
     assert granted.code == Exit.WAITS
     assert "  4 steps  " in granted.out
-    assert bursar(*stop).code == Exit.LIMIT
+    _, _, stop = granted.nexts
+    assert stop[1] == "stop"
+    assert bursar(*stop).code == Exit.OK
+    assert bursar("runs", "show", run_id(granted), "--json").json["status"] == "stopped"
 
 
 def test_a_run_that_was_stopped_goes_on_with_the_command_that_its_refusal_names(bursar: Command) -> None:

@@ -93,7 +93,7 @@ async def grant(id: Id, /, *, more: More = More(), note: Note = "", how: How = H
 
 
 async def downgrade(id: Id, /, *, note: Note = "", how: How = HOW) -> int:
-    """Grant nothing: the run goes on with the models of a lower tier."""
+    """Grant nothing: the run goes on with the models of lower tiers."""
     return await decide(id, lambda _: {"type": "downgrade"}, how, note=note)
 
 
