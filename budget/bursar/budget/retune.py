@@ -19,7 +19,7 @@ from bursar.budget.schema import account, pot
 from bursar.budget.scope import chain_of
 from bursar.budget.stores.prepared import Record
 
-__all__ = ["Retuned", "limits_of", "pause", "retune"]
+__all__ = ["Amount", "Retuned", "limits_of", "pause", "retune"]
 
 _SECOND_US = 1_000_000
 

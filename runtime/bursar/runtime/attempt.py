@@ -24,6 +24,7 @@ from bursar.budget.windows import to_us
 from bursar.runtime.ask import Ask, Delta, PaidReply
 from bursar.runtime.context import RunContext
 from bursar.runtime.events import EventKind
+from bursar.runtime.fork import settled_before
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Model, is_text
 from bursar.runtime.models.causes import Failure, cause_of
@@ -108,6 +109,8 @@ class Attempts:
         `alone` says that no other model can take the call: then this one is tried again also where another would
         have been the better choice. `earlier` is how it failed of this call, before others were asked.
         """
+        if run.lineage is not None and (found := await self.inherited(run, call)) is not None:
+            return _replayed(Replay(0, found[0] or ""), Amounts())
         bound = await self._input_bound(ask, model, counted)
         kept = _last_answer(ask, model, bound)
         quote = self._quote(ask, run, model, counted, bound, kept)
@@ -124,6 +127,12 @@ class Attempts:
             await self._pause(errand, pause_s)
             made = await self._once(errand, on_delta, made.attempts + 1)
         return made
+
+    async def inherited(self, run: RunContext, call: Call) -> tuple[str | None] | None:
+        """The reply, in a tuple, that the run of which this is a fork was given to the same call; None for none."""
+        if run.lineage is None:
+            return None
+        return await run.ledger.do(settled_before, self._ledger.ledger.store, run.lineage, run.thread_id, call.id)
 
     async def replay(self, run: RunContext, call: Call) -> PaidReply | None:
         """The answer that a call was given before, where no model can be asked for it now."""

@@ -24,6 +24,7 @@ from bursar.runtime.side_loop import SideLoop
 from bursar.runtime.stop import NoRunError
 
 if TYPE_CHECKING:
+    from bursar.runtime.fork import Forked
     from bursar.runtime.paid_call import PaidCalls
     from bursar.runtime.run_ledger import RunLedger
 
@@ -67,6 +68,12 @@ class RunContext:
 
     kept_back: Mapping[str, Amounts] = field(default_factory=dict)
     """What calls must leave for last answers, by the path of the run."""
+
+    tier: str | None = None
+    """Which answers every call, whatever its node asks for; None = the node's own."""
+
+    lineage: Forked | None = None
+    """Whose calls and effects are the run's own too, where it is a fork."""
 
     sticky: bool = True
     """Whether a limit stops the run for good; a gateway's standing key is refused call by call."""

@@ -71,7 +71,13 @@ class Effects:
         self, run: RunContext, tool: Tool, call: Call, its: EffectId, attempt: str
     ) -> Fresh | Done | InDoubt:
         try:
-            begun = await run.ledger.do(self._journal.begin, call, tool.name, attempt=attempt)
+            begun = await run.ledger.do(
+                self._journal.begin,
+                call,
+                tool.name,
+                attempt=attempt,
+                forked_from=run.lineage.runs if run.lineage else (),
+            )
         except BaseException:  # it may be written down, and surely is not acted on
             self._ledger.keep(self._journal.withdraw, its, attempt=attempt)
             raise

@@ -31,6 +31,7 @@ from bursar.runtime.escalations.escalations import Escalations
 from bursar.runtime.escalations.records import Decision
 from bursar.runtime.events import Event
 from bursar.runtime.execution import Ending, at_rest, execute, graph_config
+from bursar.runtime.fork import Forked
 from bursar.runtime.holds import Holds
 from bursar.runtime.lease import Lease, terms_of
 from bursar.runtime.ledger_thread import LedgerThread
@@ -388,6 +389,8 @@ class Engine:
             side_loop=self._side_loop,
             emit=listener,
             on_delta=_teller(row["id"], listener) if listener else None,
+            tier=row["tier"],
+            lineage=Forked.read(row["fork"]),
         )
 
     def _run_ledger(self, scope: Scope, hold: Hold, listener: Listener | None) -> RunLedger:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 
 from bursar.budget.admission import ToolQuote
@@ -70,6 +71,10 @@ class PaidCalls:
         Raises LimitReached where the ledger refuses (the run is stopped then), ModelCallFailed where no model
         answered, LedgerUnavailable where the ledger stays away. Nothing is sent without a reservation.
         """
+        if run.tier is not None:
+            ask = replace(
+                ask, tier=run.tier, min_tier=None, models=None, model=None, cascade=None, why="the fork's tier"
+            )
         if ask.cascade is not None:
             return await self._cascading.make(run, ask, ask.cascade, call_id, on_delta)
         return await self._answer(run, ask, call_id, on_delta)
@@ -109,6 +114,8 @@ class PaidCalls:
 
     async def charge_tool(self, run: RunContext, call: Call) -> None:
         """Charge one tool call, once for its id; raises LimitReached where the ledger refuses."""
+        if run.lineage is not None and await self._attempts.inherited(run, call) is not None:
+            return
         # Never Wait: a tool call is settled in the transaction that reserves it, so none is held.
         made = await run.ledger.charge(call, ToolQuote())
         if isinstance(made, Refusal):

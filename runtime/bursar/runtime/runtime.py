@@ -16,7 +16,8 @@ from typing import Any, Unpack
 
 from langgraph.types import StreamMode
 
-from bursar.budget.errors import ConflictError
+from bursar.agents.agent import OnLimit
+from bursar.budget.errors import ConflictError, NotFoundError
 from bursar.budget.limits import Limits
 from bursar.budget.scope import Scope
 from bursar.budget.windows import to_us, utc_now
@@ -33,6 +34,7 @@ from bursar.runtime.escalations.granting import grant
 from bursar.runtime.escalations.records import Decision
 from bursar.runtime.events import Event
 from bursar.runtime.execution import graph_config
+from bursar.runtime.fork import Checkpoint, Fork, checkpoint_of, forked
 from bursar.runtime.known import Known
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Catalog
@@ -302,6 +304,56 @@ class Runtime:
         await self._ledger.do(self._retuning.retune, run_id, change, by=by, note=note, tenant=tenant)
         self.wake()
         return await self.get(run_id)
+
+    async def fork(
+        self,
+        run_id: str,
+        *,
+        by: str,
+        checkpoint: str | None = None,
+        tier: str | None = None,
+        limits: Limits | None = None,
+        on_limit: OnLimit | None = None,
+        source: Source | None = None,
+        tenant: str | None = None,
+    ) -> Run:
+        """A new run, `queued`, that goes on from a checkpoint of another, the newest where none is named.
+
+        It has a budget of its own: the other's limits, but for those that are written down in `limits`, under the same
+        tenant's. With `tier`, that answers all of its calls. What was done before the fork is not paid or done again;
+        what the other run waits on, the fork asks anew. Raises NotFoundError, UsageError for a tier that the tenant
+        may not use or where nobody knows the run's agent (give `source`), ConflictError for a run without checkpoints.
+        """
+        row = await self._ledger.do(self._records.row, run_id, tenant=tenant)
+        work = self._known.of(row, source)
+        found = await self.checkpoints(run_id)
+        if not found:
+            raise ConflictError(f"run {run_id} has no checkpoint yet", next_step="start a new one")
+        if checkpoint is not None and checkpoint not in [one.id for one in found]:
+            raise NotFoundError(
+                f"run {run_id} has no checkpoint {checkpoint}", next_step=f"bursar runs checkpoints {run_id}"
+            )
+        is_newest = checkpoint in (None, found[0].id)
+        how = Fork(checkpoint=checkpoint, tier=tier, limits=limits, on_limit=on_limit)
+        new = await self._ledger.do(
+            forked, row, work, how, self.config, self.ledger, is_newest=is_newest, now=self.clock()
+        )
+        made = new.scope.run_id
+        saver = self._checkpointer.for_tenant(row["tenant"])
+        await saver.acopy_thread(run_id, made, until=None if is_newest else checkpoint)
+        self._known.remember(made, work)
+        await self._engine.submit(new)
+        cause = f"forked from {run_id} at checkpoint {checkpoint or found[0].id}"
+        await self._ledger.do(self._records.note, made, cause, author=by)
+        self.wake()
+        return await self.get(made)
+
+    async def checkpoints(self, run_id: str, *, tenant: str | None = None) -> list[Checkpoint]:
+        """The states that a run was in, the newest first: a fork can go on from each. Raises NotFoundError."""
+        row = await self._ledger.do(self._records.row, run_id, tenant=tenant)
+        config = graph_config(run_id, row["tenant"])
+        config["configurable"]["checkpoint_ns"] = ""
+        return [checkpoint_of(one) async for one in self._checkpointer.alist(config)]
 
     async def grant(self, run_id: str, *, by: str, note: str = "", **amounts: Any) -> None:
         """Give a run more: `cost_usd`, `tokens`, `steps`, `tool_calls`, `seconds`. `resume` then goes on with it."""

@@ -75,6 +75,7 @@ def run_json(run: Run) -> dict[str, Any]:
         "interrupts": [_interrupt_json(one) for one in run.interrupts],
         "created_at": time_json(run.created_at),
         "changed_at": time_json(run.changed_at),
+        "forked_from": run.forked_from,
     }
 
 

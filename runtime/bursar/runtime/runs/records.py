@@ -256,6 +256,7 @@ class Records:
             created_at=from_us(row["created_us"]),
             changed_at=from_us(row["changed_us"]),
             error=error,
+            forked_from=row["forked_from"],
         )
 
     def events(self, run_id: str, after: int = 0) -> list[Change]:

@@ -98,6 +98,9 @@ class Run:
     error: BaseException | None = None
     """What a failed run raised, where this process executed it."""
 
+    forked_from: str | None = None
+    """The run of which this is a fork."""
+
     @property
     def cost_usd(self) -> Decimal:
         """What the run was charged, exact."""

@@ -40,6 +40,8 @@ run = Table(
     Column("output", Text),
     Column("context", Text),  # of a graph that declares one, as JSON
     Column("forked_from", Text),  # the run of which this is a fork
+    Column("fork", Text),  # JSON: whose calls and effects are its own, too
+    Column("tier", Text),  # which answers all of its calls
     Column("takeovers", Integer, nullable=False, server_default="0"),  # in a row, without any progress
     Column("taken_over_at", Text),  # the checkpoint from which it was last: another one is progress
     Column("deadline_us", BigInteger),  # in wall time; the working time is the ledger's

@@ -31,6 +31,8 @@ def upgrade() -> None:
         sa.Column("output", sa.Text(), nullable=True),
         sa.Column("context", sa.Text(), nullable=True),
         sa.Column("forked_from", sa.Text(), nullable=True),
+        sa.Column("fork", sa.Text(), nullable=True),
+        sa.Column("tier", sa.Text(), nullable=True),
         sa.Column("takeovers", sa.Integer(), server_default="0", nullable=False),
         sa.Column("taken_over_at", sa.Text(), nullable=True),
         sa.Column("deadline_us", sa.BigInteger(), nullable=True),
