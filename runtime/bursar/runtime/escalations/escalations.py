@@ -16,6 +16,7 @@ from bursar.runtime.config import Config
 from bursar.runtime.escalations import claims, taking
 from bursar.runtime.escalations.deciding import decide, locked
 from bursar.runtime.escalations.due import act
+from bursar.runtime.escalations.kinds import each_part
 from bursar.runtime.escalations.opening import Costs, open_all
 from bursar.runtime.escalations.records import (
     Asked,
@@ -118,12 +119,14 @@ class Escalations:
     def decide_for(self, run_id: str, decisions: Mapping[str, Decision], *, by: str) -> None:
         """Decide on what a run waits on, by interrupt id: all of it, or nothing where one cannot be.
 
+        LangChain's `{"decisions": [...]}` decides all that its interrupt asks.
+
         Raises ConflictError for an interrupt that it does not wait on; else as `decide` does.
         """
         now = to_us(self._clock())
         with self._store.write(durable=True) as connection:
             known = {row["interrupt_id"]: row["id"] for row in connection.execute(_of(run_id)).mappings()}
-            for key, decision in decisions.items():
+            for key, decision in each_part(decisions, list(known)):
                 row = locked(connection, known[key]) if key in known else None
                 if row is None or row["status"] == "withdrawn":
                     waiting = ", ".join(_open_in(connection, run_id)) or "none"

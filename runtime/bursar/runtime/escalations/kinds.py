@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, get_args
 
 from sqlalchemy import RowMapping
 
+from bursar.budget.errors import UsageError
 from bursar.budget.windows import to_us
 from bursar.runtime.escalations.records import Asked, Decision, Reason
 
 if TYPE_CHECKING:
     from langgraph.types import Interrupt as GraphInterrupt  # half of what listing the inbox would cost
 
-__all__ = ["MARK", "answer", "graph_id", "questions"]
+__all__ = ["MARK", "answer", "each_part", "graph_id", "questions"]
 
 MARK = "bursar"
 """The key by which a question of `ask_person` is known; its value is the reason."""
@@ -46,6 +47,21 @@ def questions(found: GraphInterrupt) -> list[Asked]:
 def graph_id(interrupt_id: str) -> str:
     """The id of the graph's interrupt of which a question is a part."""
     return interrupt_id.partition(":")[0]
+
+
+def each_part(decisions: Mapping[str, Decision], asked: Sequence[str]) -> Iterator[tuple[str, Decision]]:
+    """The decisions by the id of what each is on, where some are LangChain's on all that one interrupt asks.
+
+    Raises UsageError where there are more or fewer of them than it asks.
+    """
+    for key, decision in decisions.items():
+        parts = [one for one in asked if ":" in one and graph_id(one) == graph_id(key)]
+        if not parts or not isinstance(decision, Mapping) or decision.keys() != {"decisions"}:
+            yield key, decision
+            continue
+        if len(decision["decisions"]) != len(parts):
+            raise UsageError(f"interrupt {key} asks for {len(parts)} decisions, not {len(decision['decisions'])}")
+        yield from zip(parts, decision["decisions"], strict=True)
 
 
 def answer(rows: Sequence[RowMapping], decisions: Sequence[Decision]) -> Any:

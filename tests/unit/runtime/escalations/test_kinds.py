@@ -81,7 +81,7 @@ def resumed(graph: Any, desk: Desk, run_id: str, asked: Sequence[Asked]) -> Any:
 def test_each_action_of_langchains_request_is_decided_on_its_own(mode: str, desk_of: Callable[..., Desk]) -> None:
     desk = desk_of()
     graph, asked = agent(mode, calls=4)
-    assert [one.payload["args"]["order"] for one in asked] == ["0", "1", "2", "3"]
+    assert sorted(one.payload["args"]["order"] for one in asked) == ["0", "1", "2", "3"]
     assert all({"approve", "edit", "reject"} <= {*one.allowed} for one in asked)
     run_id = desk.begin()
     by_order = {one.payload["args"]["order"]: one for one in desk.wait(run_id, asked)}
@@ -99,6 +99,17 @@ def test_each_action_of_langchains_request_is_decided_on_its_own(mode: str, desk
     assert "it was delivered" in said["call1"]
     assert "paid 5 for 2" in said["call2"]
     assert said["call3"] == "paid by hand"
+
+
+def test_langchains_response_to_all_of_its_request_is_taken_as_it_is(desk: Desk) -> None:
+    graph, asked = agent("batched", calls=2)
+    run_id = desk.begin()
+    desk.wait(run_id, asked)
+    response = {"decisions": [{"type": "approve"}, {"type": "reject"}]}
+    with pytest.raises(UsageError, match="asks for 2 decisions, not 1"):
+        desk.escalations.decide_for(run_id, {asked[0].id: {"decisions": [{"type": "approve"}]}}, by="dana")
+    desk.escalations.decide_for(run_id, {graph_id(asked[0].id): response}, by="dana")
+    assert resumed(graph, desk, run_id, asked)["messages"][-1].text == "done"
 
 
 def test_an_edit_of_langchains_action_must_fit_its_tool(desk: Desk) -> None:
