@@ -133,7 +133,7 @@ def _limits_replayed(written: Sequence[RowMapping]) -> dict[int, tuple[int | Non
     granted: dict[int, tuple[int, ...]] = defaultdict(lambda: (0,) * len(DIMENSIONS))
     for row in written:
         for key in _accounts(row) if row["accounts"] is not None else ():
-            if row["kind"] in ("open", "limit", "window"):
+            if row["kind"] in ("open", "limit", "retune", "window"):
                 base[key] = _limit(row)
             sign = {"grant": 1, "carry": 1, "take_back": -1}.get(row["kind"], 0)
             granted[key] = _plus(granted[key], [sign * (amount or 0) for amount in _limit(row)])
