@@ -77,8 +77,10 @@ def test_four_runs_end_in_four_ways(told: Told) -> None:
     assert "refused: tenant globex has $" in refused["stop_reason"]
     assert refused["steps"] == 0, "nothing was sent"
     history = told.bursar("runs", "show", runs["desk", "succeeded"]["id"])["history"]
-    assert [event["status"] for event in history] == ["running", "interrupted", "running", "succeeded"]
-    assert [event["by"] for event in history if event["by"]] == ["dana"]
+    assert [event["status"] for event in history] == ["running", "interrupted", "queued", "running", "succeeded"]
+    (decided,) = told.bursar("inbox", "ls", "--status", "decided")
+    assert (decided["decided_by"], decided["amount_usd"]) == ("dana", "42.500000000")
+    assert "kim may decide on $20.00 at most, and this is about $42.50; dana may" in " ".join(told.text.split())
 
 
 def test_the_table_is_the_ledgers(told: Told) -> None:
@@ -129,7 +131,7 @@ def test_the_commands_it_prints_work_as_printed_and_the_refused_run_goes_on(
     main(["demo", "--keep", str(tmp_path)])
     script = capsys.readouterr().out.partition("Try next\n")[2]
     commands = [line.strip() for line in script.splitlines() if not line.strip().startswith("#")]
-    assert len(commands) == 4, "a cd, and three to try"
+    assert len(commands) == 5, "a cd, and four to try"
     done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, timeout=120, cwd="/")
     assert done.returncode == 0, done.stderr
     assert "cost of the run " in done.stdout

@@ -25,7 +25,8 @@ from bursar.runtime.cli.words import counted, parted, plain, shown, shown_left
 from bursar.runtime.runs.run import Run
 
 if TYPE_CHECKING:
-    from bursar.runtime.demo.story import Act
+    from bursar.runtime.demo.story import Act, Played
+    from bursar.runtime.escalations.records import Escalation
 
 __all__ = ["demo"]
 
@@ -60,10 +61,10 @@ async def demo(
     runs: list[Run] = []
     async with Runtime.open(config) as runtime:
         for number, act in enumerate(ACTS, 1):
-            stood = await play(runtime, act, folder, partial(follow, config=config))
-            runs.append(stood[-1])
+            played = await play(runtime, act, folder, partial(follow, config=config))
+            runs.append(played.run)
             if not as_json:
-                _print_act(number, act, stood)
+                _print_act(number, act, played)
     with open_books(config) as books:
         if as_json:
             tenants = [budget_json(line) for line in books.ledger.budgets.ls()]
@@ -84,34 +85,42 @@ def _folder(keep: Path | None) -> Path:
     return keep.resolve()
 
 
-def _print_act(number: int, act: Act, stood: Sequence[Run]) -> None:
-    from bursar.runtime.demo.story import REVIEWER
-
+def _print_act(number: int, act: Act, played: Played) -> None:
     out = console()
     out.print()
     out.print(Text.assemble((f"{number}  ", "dim"), (act.title, "bold")))
-    lines = [Text(f'"{act.text}"', style="italic"), *_told(stood[0])]
-    for run in stood[1:]:
-        lines += [Text(f"{REVIEWER} approves"), *_told(run)]
+    lines = [Text(f'"{act.text}"', style="italic"), *_told(played.begun)]
+    if played.asked and played.decided:
+        lines += [*_decided(played.asked, played.refused), *_told(played.decided)]
     if act.unlimited:
-        lines.append(_weekend(stood[-1]))
+        lines.append(_weekend(played.run))
     for line in lines:
         out.print(indented(line, 3), width=min(WIDTH, out.width))
 
 
 def _told(run: Run) -> Iterator[Text]:
-    """How a run stands: its figures, then what it says, waits for or was refused for."""
+    """How a run stands: its figures, then what it says or was refused for."""
     spent = run.spent
     calls, tokens = counted(spent.steps, "call"), counted(spent.tokens, "token")
     figures = f"  {calls}  {tokens}  {format_usd(spent.nanousd)}"
     yield Text.assemble(status_text(run.status), figures)
-    for one in run.interrupts:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in one.payload["args"].items())
-        yield Text(plain(f"waits for a person to allow {one.payload['tool']}({arguments})"))
     if run.status == "stopped":
         yield Text(plain(parted(run.stop_reason)[0]), style="yellow")
     if run.output and not run.interrupts:
         yield Text(plain(run.output))
+
+
+def _decided(asked: Escalation, refused: str) -> Iterator[Text]:
+    """What a person was asked, until when, and who decided."""
+    from bursar.runtime.demo.story import COLLEAGUE, REVIEWER
+
+    arguments = ", ".join(f"{name}={value!r}" for name, value in asked.payload["args"].items())
+    yield Text(plain(f"waits for a person to allow {asked.payload['tool']}({arguments})"), style="cyan")
+    if asked.expires_at:
+        yield Text(f"until {asked.expires_at.astimezone():%H:%M}, when it is rejected; in the inbox it is {asked.id}")
+    if refused:
+        yield Text(plain(f"{COLLEAGUE} tries: {refused}"), style="yellow")
+    yield Text(f"{REVIEWER} approves")
 
 
 def _weekend(run: Run) -> Text:
@@ -146,6 +155,7 @@ def _print_next(folder: Path, runs: Sequence[Run]) -> None:
     out.print(Text("Try next", style="bold"))
     for why, line in (
         ("all of this is kept, with its ledger", f"cd {shlex.quote(str(folder))}"),
+        ("what was decided, by whom and why only by them", f"{command} inbox show 1"),
         ("every call of the runaway, to the nano-dollar", f"{command} budget why {runaway.id}"),
         ("more for the tenant that was refused", f"{command} budget grant {refused.tenant} --usd 1"),
         ("and its run goes on", f"{command} runs resume {refused.id}"),

@@ -1,4 +1,4 @@
-"""Four runs of two tenants: one succeeds, one waits for a person, one is stopped by its limit, one is refused."""
+"""Four runs of two tenants: one succeeds, one waits for the right person, one is stopped by its limit, one refused."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ from decimal import Decimal
 from pathlib import Path
 
 from bursar.agents.load import load_agent
+from bursar.budget.errors import NotAllowedError
+from bursar.runtime.escalations.records import Escalation
 from bursar.runtime.events import Event
 from bursar.runtime.runs.run import Run
 from bursar.runtime.runtime import Runtime
 
-__all__ = ["ACTS", "REVIEWER", "Act", "Weekend", "play", "prepare", "weekend"]
+__all__ = ["ACTS", "COLLEAGUE", "REVIEWER", "Act", "Played", "Weekend", "play", "prepare", "weekend"]
 
 FILES = ("bursar.yaml", "agents.py", "script.yaml")
 
 REVIEWER = "dana"
+
+COLLEAGUE = "kim"
+"""May not decide on so much."""
 
 SECONDS_PER_CALL = 3
 """What a call of this size takes at a cloud provider; the script plays it in 30 ms."""
@@ -49,7 +54,7 @@ ACTS = (
         text="How did our competitors change their prices this year?",
     ),
     Act(
-        title="acme's desk settles a refund. Money leaves the house, so a person decides.",
+        title="acme's desk settles a refund. That takes a person, and the right one.",
         tenant="acme",
         agent="desk",
         text="Refund order 1001, it never came.",
@@ -71,6 +76,28 @@ ACTS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """What came of an act."""
+
+    begun: Run
+    """As it stood when it ended, or waited."""
+
+    asked: Escalation | None = None
+    """What it waited for."""
+
+    refused: str = ""
+    """What somebody was told who may not decide on it."""
+
+    decided: Run | None = None
+    """As it ended after somebody had who may."""
+
+    @property
+    def run(self) -> Run:
+        """As it stands in the end."""
+        return self.decided or self.begun
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Weekend:
     """What a runaway would come to from Friday evening to Monday morning, at the mean cost of the calls it made."""
 
@@ -88,16 +115,21 @@ def prepare(folder: Path) -> Path:
     return folder / FILES[0]
 
 
-async def play(runtime: Runtime, act: Act, folder: Path, watch: Watch) -> list[Run]:
-    """The act's run as it stood when it ended or waited, and again after a person approved what it waited for."""
+async def play(runtime: Runtime, act: Act, folder: Path, watch: Watch) -> Played:
+    """Let an act's run go to its end; where it waits for a person, one tries who may not, and one decides."""
     target = f"{folder / 'agents.py'}:{act.agent}"
     agent = load_agent(target)
-    stood = [await watch(runtime, act.tenant, runtime.stream(agent, act.text, tenant=act.tenant, target=target))]
-    waits = {one.id: {"type": "approve"} for one in stood[0].interrupts}
-    if waits:
-        resumed = runtime.stream_resume(stood[0].id, waits, by=REVIEWER)
-        stood.append(await watch(runtime, act.tenant, resumed))
-    return stood
+    begun = await watch(runtime, act.tenant, runtime.stream(agent, act.text, tenant=act.tenant, target=target))
+    if not begun.interrupts:
+        return Played(begun=begun)
+    asked = await runtime.escalations.get(begun.interrupts[0].escalation)
+    approve, refused = {"type": "approve"}, ""
+    try:
+        await runtime.escalations.decide(asked.id, approve, by=COLLEAGUE, digest=asked.digest)
+    except NotAllowedError as error:
+        refused = error.message
+    resumed = runtime.stream_resume(begun.id, {asked.interrupt_id: approve}, by=REVIEWER)
+    return Played(begun=begun, asked=asked, refused=refused, decided=await watch(runtime, act.tenant, resumed))
 
 
 def weekend(run: Run) -> Weekend:
