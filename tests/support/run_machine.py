@@ -112,8 +112,8 @@ class RunMachine(RuleBasedStateMachine):
     store: Store
     config: Path
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(plans=st.lists(plans, min_size=1, max_size=2))
+    def begin(self, plans: list[str]) -> None:
         self.loop = asyncio.new_event_loop()
         self.loop.set_exception_handler(lambda *_: None)  # what the dead leave behind
         self.clock = Clock()
@@ -124,6 +124,8 @@ class RunMachine(RuleBasedStateMachine):
         self.accepted: set[str] = set()
         self.excess: dict[Any, int] = {}
         self.lowered = False
+        for number, plan in enumerate(plans):
+            self.start(0, "acme" if number else "north", plan, 5, "escalate", False, None)
 
     # --- What is done -------------------------------------------------------------------------------------------------
 
@@ -171,13 +173,17 @@ class RunMachine(RuleBasedStateMachine):
         place=st.integers(0, 1),
         number=few,
         by=st.sampled_from(PEOPLE),
-        kind=st.sampled_from(["approve", "edit", "reject", "respond", "grant", "stop", "downgrade"]),
-        stale=st.booleans() | st.just(False),
+        kind=st.sampled_from(
+            ["approve", "approve", "edit", "reject", "respond", "grant", "grant", "stop", "downgrade"]
+        ),
+        stale=st.sampled_from([False, False, True]),
         fuse=fuses,
     )
     def decide(self, place: int, number: int, by: str, kind: str, stale: bool, fuse: int | None) -> None:
         """Any decision on any escalation, also one that is decided already, of this action or another."""
-        rows = self.rows(select(escalation).order_by(escalation.c.id.desc()))
+        rows = self.rows(
+            select(escalation).order_by(escalation.c.status.desc(), escalation.c.id)
+        )  # the open ones first
         if not rows:
             return
         asked = rows[number % len(rows)]
@@ -225,9 +231,30 @@ class RunMachine(RuleBasedStateMachine):
 
             self.do(place, one, None)
 
+    @rule(place=st.integers(0, 1), number=few, seldom=st.integers(0, 2), fuse=fuses)
+    def cancel(self, place: int, number: int, seldom: int, fuse: int | None) -> None:
+        if not seldom:
+            self.on_a_run(place, number, fuse, lambda runtime, run_id: runtime.cancel(run_id, by="ann"))
+
+    @rule(
+        place=st.integers(0, 1), number=few, change=st.sampled_from([1, 3, 8, "pause", "resume", "resume"]), fuse=fuses
+    )
+    def retune(self, place: int, number: int, change: int | str, fuse: int | None) -> None:
+        how: dict[str, Any] = {change: True} if isinstance(change, str) else {"limits": Limits(steps=change)}
+        self.lowered = isinstance(change, int)
+        self.on_a_run(place, number, fuse, lambda runtime, run_id: runtime.retune(run_id, by="ann", **how))
+
+    @rule(place=st.integers(0, 1), number=few, steps=st.integers(1, 6), fuse=fuses)
+    def fork(self, place: int, number: int, steps: int, fuse: int | None) -> None:
+        async def fork(runtime: Runtime, run_id: str) -> None:
+            forked = await runtime.fork(run_id, by="ann", limits=Limits(steps=steps), source=AGENT)
+            self.accepted.add(forked.id)
+
+        self.on_a_run(place, number, fuse, fork)
+
     @rule(place=st.integers(0, 1), number=few, fuse=fuses)
-    def cancel(self, place: int, number: int, fuse: int | None) -> None:
-        self.on_a_run(place, number, fuse, lambda runtime, run_id: runtime.cancel(run_id, by="ann"))
+    def resume(self, place: int, number: int, fuse: int | None) -> None:
+        self.on_a_run(place, number, fuse, lambda runtime, run_id: runtime.resume(run_id, by="ann", source=AGENT))
 
     @rule(place=st.integers(0, 1), minutes=st.sampled_from([1, 20, 59, 61]))
     def wait(self, place: int, minutes: int) -> None:
@@ -395,7 +422,9 @@ class RunMachine(RuleBasedStateMachine):
             open_ = select(escalation.c.id).where(escalation.c.run_id == left["id"], escalation.c.status == "open")
             if not self.rows(open_):
                 with suppress(BursarError):
-                    await process.runtime.resume(left["id"], by="dana")
+                    await process.runtime.retune(left["id"], by="dana", resume=True)
+                with suppress(BursarError):
+                    await process.runtime.resume(left["id"], by="dana", source=AGENT)
 
     def check(self) -> None:
         """All that holds after every step."""
