@@ -23,7 +23,7 @@ from bursar.runtime.cli.app import app
 from bursar.runtime.config import parse_config, starter_config
 from bursar.runtime.models.scenario import load_scenario
 from bursar.runtime.runs.run import RunStatus
-from bursar.tools.tool import Effect
+from bursar.tools.declared import Effect
 from tests.support.gateway import Gateway
 from tests.support.processes import REPOSITORY
 

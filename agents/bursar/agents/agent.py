@@ -15,7 +15,7 @@ from bursar.budget.errors import UsageError
 from bursar.budget.limits import Limits
 from bursar.tools.adapt import as_tool
 from bursar.tools.arguments import check_arguments, schema_validator
-from bursar.tools.tool import TOOL_NAME, Tool, openai_tool
+from bursar.tools.declared import TOOL_NAME, Tool, openai_tool
 
 __all__ = ["Agent", "OnLimit"]
 

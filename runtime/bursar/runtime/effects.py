@@ -17,10 +17,10 @@ from bursar.budget.reservations import Call
 from bursar.runtime.context import RunContext
 from bursar.runtime.escalations.asking import ask_person
 from bursar.runtime.ledger_thread import LedgerThread
+from bursar.tools.declared import Tool
 from bursar.tools.journal import Done, EffectId, EffectJournal, Fresh, InDoubt
 from bursar.tools.key import keyed
 from bursar.tools.result import ToolResult, describe_error
-from bursar.tools.tool import Tool
 
 __all__ = ["Effects"]
 

@@ -13,9 +13,9 @@ from bursar.runtime.escalations.digest import action_digest
 from bursar.runtime.stop import LimitReached
 from bursar.tools.approval import Verdict, verdict_on
 from bursar.tools.arguments import ToolArgumentsError
-from bursar.tools.ask_human import ask_human
+from bursar.tools.declared import Tool
+from bursar.tools.person import ask_human
 from bursar.tools.result import ToolResult
-from bursar.tools.tool import Tool
 
 __all__ = ["Asked", "Delegate", "made", "verdict_of"]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from bursar.tools.adapt import as_tool
-from bursar.tools.approval import Approval, above
-from bursar.tools.arguments import ToolArgumentsError
-from bursar.tools.ask_human import ask_human
-from bursar.tools.key import idempotency_key, keyed
-from bursar.tools.result import ToolResult
-from bursar.tools.tool import Effect, Tool, tool
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bursar.tools.adapt import as_tool
+    from bursar.tools.approval import Approval, above
+    from bursar.tools.arguments import ToolArgumentsError
+    from bursar.tools.declared import Effect, Tool, tool
+    from bursar.tools.key import idempotency_key, keyed
+    from bursar.tools.person import ask_human
+    from bursar.tools.result import ToolResult
 
 __all__ = [
     "Approval",
@@ -23,3 +26,26 @@ __all__ = [
     "keyed",
     "tool",
 ]
+
+_HOMES = {
+    "Approval": "approval",
+    "Effect": "declared",
+    "Tool": "declared",
+    "ToolArgumentsError": "arguments",
+    "ToolResult": "result",
+    "above": "approval",
+    "as_tool": "adapt",
+    "ask_human": "person",
+    "idempotency_key": "key",
+    "keyed": "key",
+    "tool": "declared",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first named: the journal of effects is read without LangChain.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

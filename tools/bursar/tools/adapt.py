@@ -8,8 +8,8 @@ from langchain_core.messages import ToolCall
 from langchain_core.tools import BaseTool
 
 from bursar.budget.errors import UsageError
+from bursar.tools.declared import Tool, default_approval, tool
 from bursar.tools.schema import openai_function
-from bursar.tools.tool import Tool, default_approval, tool
 
 __all__ = ["as_tool"]
 

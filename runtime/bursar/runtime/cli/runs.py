@@ -10,8 +10,10 @@ from cyclopts.validators import Number
 from rich.text import Text
 
 from bursar.budget.money import format_usd
+from bursar.budget.windows import utc_now
 from bursar.runtime.cli.books import open_books
 from bursar.runtime.cli.budget_estimate import estimate_json, interrupted
+from bursar.runtime.cli.effects import effects_json, print_effects
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, By, ConfigFile, DryRun, RunId, Tenant, author
 from bursar.runtime.cli.output import (
     Column,
@@ -27,6 +29,7 @@ from bursar.runtime.cli.shapes import run_json, time_json
 from bursar.runtime.cli.telling import next_commands, print_run
 from bursar.runtime.cli.words import plain, short, shown_time
 from bursar.runtime.runs.run import Run, RunStatus
+from bursar.tools.journal import EffectJournal
 
 __all__ = ["cancel", "ls", "show"]
 
@@ -58,6 +61,7 @@ def show(run: RunId, /, *, config: ConfigFile = CONFIG_FILE, as_json: AsJson = F
     with open_books(config) as books:
         found = books.records.show(books.records.row(run))
         events = books.records.events(run)
+        effects = EffectJournal(books.ledger.store, utc_now).ls(run)
         goes_on = found.status in ("running", "interrupted")
         to_come = (
             books.ledger.estimates.to_finish(run, unfinished=interrupted(books, found.tenant)) if goes_on else None
@@ -67,7 +71,8 @@ def show(run: RunId, /, *, config: ConfigFile = CONFIG_FILE, as_json: AsJson = F
             {"at": time_json(one.at), "status": one.status, "cause": one.cause, "by": one.by or None} for one in events
         ]
         to_finish = estimate_json(to_come) if to_come else None
-        return print_json({**run_json(found), "to_finish": to_finish, "history": history})
+        more = {"to_finish": to_finish, "effects": effects_json(effects), "history": history}
+        return print_json({**run_json(found), **more})
     print_run(found)
     if to_come:
         print_words(f"to finish: {to_come.words()}")
@@ -79,6 +84,7 @@ def show(run: RunId, /, *, config: ConfigFile = CONFIG_FILE, as_json: AsJson = F
             for one in events
         ],
     )
+    print_effects(effects)
     return print_next(next_commands(found), config)
 
 

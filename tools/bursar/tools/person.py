@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bursar.budget.errors import UsageError
-from bursar.tools.tool import tool
+from bursar.tools.declared import tool
 
 __all__ = ["ask_human"]
 
