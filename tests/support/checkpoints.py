@@ -12,7 +12,7 @@ from sqlalchemy import text
 from bursar.budget.stores.store import Store
 from bursar.memory import CheckpointSaver
 
-__all__ = ["TABLES", "content", "execute", "growing", "written"]
+__all__ = ["TABLES", "bytes_in", "content", "execute", "growing", "written"]
 
 TABLES = ("checkpoint_thread", "checkpoint", "checkpoint_write", "checkpoint_segment")
 
@@ -33,6 +33,13 @@ def written(url: str) -> list[tuple[str, str]]:
     """The thread and the task of each pending write."""
     rows = "checkpoint_write JOIN checkpoint_thread ON thread = id"
     return [tuple(row) for row in execute(url, f"SELECT thread_id, task FROM {rows} ORDER BY thread_id, task, idx")]
+
+
+def bytes_in(url: str) -> int:
+    """What the store takes."""
+    if url.startswith("sqlite"):
+        return int(execute(url, "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")[0][0])
+    return sum(int(execute(url, f"SELECT pg_total_relation_size('{table}')")[0][0]) for table in TABLES)
 
 
 def growing(saver: CheckpointSaver, thread_id: str, name: str, times: int) -> None:

@@ -22,9 +22,9 @@ def new_store(folder: Path) -> Store:
 
 def new_runtime_file(folder: Path) -> None:
     """What a runtime would make of `sqlite:///bursar.db` in this folder when it is first opened, unless it is there."""
-    path = folder / "bursar.db"
-    if not path.exists():
-        path.write_bytes(_migrated(runs=True))
+    for name, content in (("bursar.db", _migrated(runs=True)), ("bursar.checkpoints.db", _of_checkpoints())):
+        if not (folder / name).exists():
+            (folder / name).write_bytes(content)
 
 
 @lru_cache
@@ -39,4 +39,15 @@ def _migrated(*, runs: bool = False) -> bytes:
 
                 migrate(store, scripts=MIGRATIONS, version_table="bursar_runs_version")
                 migrate(store, scripts=EFFECTS, version_table="bursar_effects_version")
+        return path.read_bytes()
+
+
+@lru_cache
+def _of_checkpoints() -> bytes:
+    from bursar.memory.opening import MIGRATIONS, VERSION_TABLE
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "empty.db"
+        with closing(Store(f"sqlite:///{path}")) as store:
+            migrate(store, scripts=MIGRATIONS, version_table=VERSION_TABLE)
         return path.read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
+from collections.abc import Callable
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -23,7 +24,7 @@ from langgraph.types import Send
 from bursar.memory import CheckpointSaver
 from bursar.memory.opening import opened_checkpoints
 from bursar.memory.strict import StrictSerializer
-from tests.support.checkpoints import execute
+from tests.support.checkpoints import bytes_in, execute
 
 CHANNELS = ("messages", "notes", "facts")
 
@@ -58,14 +59,15 @@ def changed(values: dict[str, Any], channel: str, change: tuple[str, Any]) -> An
     """The value of a channel after a change."""
     before, (kind, what) = values.get(channel), change
     listed = before if isinstance(before, list) else []
-    return {
+    done: dict[str, Callable[[], Any]] = {
         "append": lambda: [*listed, *what],
         "prepend": lambda: [*what, *listed],
         "drop": lambda: listed[: len(listed) - what] if what else listed,
         "replace": lambda: what,
         "nest": lambda: {"all": [values.get(what), {"again": values.get(what)}], "last": 1},
         "empty": lambda: None,
-    }[kind]()
+    }
+    return done[kind]()
 
 
 class Twin:
@@ -202,14 +204,6 @@ def _graph(state: Any, model: Any, use: Any, after: Any, saver: Any) -> Any:
     builder.add_conditional_edges("model", after, ["use", END])
     builder.add_edge("use", "model")
     return builder.compile(checkpointer=saver)
-
-
-def bytes_in(url: str) -> int:
-    """What the store takes."""
-    if url.startswith("sqlite"):
-        return int(execute(url, "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")[0][0])
-    tables = ("checkpoint_thread", "checkpoint", "checkpoint_write", "checkpoint_segment")
-    return sum(int(execute(url, f"SELECT pg_total_relation_size('{table}')")[0][0]) for table in tables)
 
 
 @pytest.mark.parametrize("make", [langchains, ours, handing_over])

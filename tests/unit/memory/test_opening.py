@@ -147,8 +147,6 @@ def test_checkpoints_lie_beside_the_ledger_in_one_database(postgres: Postgres) -
         asyncio.run(use(url))
         names = {name for (name,) in execute(url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
         assert {"checkpoint_thread", "checkpoint_segment", "reservation", "bursar_version"} <= names
-        execute(url, "DROP TABLE checkpoint_segment, checkpoint_write, checkpoint, checkpoint_thread")
-        execute(url, "DROP TABLE bursar_checkpoints_version")
 
 
 async def test_a_file_that_stays_locked_is_given_up_after_a_while(

@@ -17,9 +17,10 @@ from langgraph.types import Command, Send, interrupt
 from bursar.budget.errors import ConflictError, NotFoundError, UsageError
 from bursar.memory import CheckpointRefused, CheckpointSaver
 from bursar.memory.opening import opened_checkpoints
-from tests.support.checkpoints import TABLES, execute
+from tests.support.checkpoints import TABLES, bytes_in, execute
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}
+COPY: Any = {"configurable": {"thread_id": "2"}}
 GO: Any = {"messages": [HumanMessage("go " * 300, id="go")]}
 
 
@@ -104,6 +105,19 @@ def test_a_pruned_thread_keeps_no_byte_that_nothing_needs(saver: CheckpointSaver
     assert counted(checkpoints_url) == dict.fromkeys(TABLES, 0)
 
 
+def test_space_that_was_freed_is_used_again_or_given_back(saver: CheckpointSaver, checkpoints_url: str) -> None:
+    given: Any = {"messages": [HumanMessage("".join(str(number) for number in range(50_000)), id="go")]}
+    asking(saver).invoke(given, THREAD)
+    full = bytes_in(checkpoints_url)
+    saver.delete_thread("1")
+    asking(saver).invoke(given, COPY)
+    assert bytes_in(checkpoints_url) <= 1.1 * full or not checkpoints_url.startswith("sqlite")
+    saver.delete_thread("2")
+    saver.give_back()
+    assert bytes_in(checkpoints_url) < full / 2 or not checkpoints_url.startswith("sqlite")
+    asking(saver).invoke(given, THREAD)
+
+
 def test_pruning_what_holds_nothing_more_changes_nothing(saver: CheckpointSaver, checkpoints_url: str) -> None:
     saver.prune(["1", "2"])
     assert counted(checkpoints_url) == dict.fromkeys(TABLES, 0)
@@ -147,9 +161,6 @@ def test_a_delta_channel_is_whole_after_pruning_and_in_a_copy(saver: CheckpointS
 
 
 # Copies
-
-
-COPY: Any = {"configurable": {"thread_id": "2"}}
 
 
 def test_a_copy_goes_on_by_itself_and_outlives_its_source(saver: CheckpointSaver) -> None:

@@ -46,6 +46,7 @@ WRITES = (
     "price gpu",
     "route train",
     "db upgrade",
+    "db prune",
     "doctor",
     "key create",
     "key revoke",
