@@ -179,12 +179,13 @@ class Engine:
             row, hold = await self._held(self._holds.let_go, self._holds.take, run_id)
             try:
                 require_going_on(row)
+                await self._fence(row, hold)
+                await self._fit(row, work, hold)  # before anything is decided for what cannot go on
+                waited = row["status"] == "interrupted"
                 row, hold = await self._ledger.do(self._holds.decide, row, decisions, by)
-                if decisions and row["status"] == "stopped":
+                if decisions and waited and row["status"] != "queued":  # stopped, or not all is decided
                     await self._ledger.do(self._holds.let_go, row, hold)
                     return await self._ledger.do(self._records.show, row)
-                await self._fence(row, hold)
-                await self._fit(row, work, hold)
                 given = await self._input(row, work)
                 if isinstance(given, Ending) and row["status"] == "interrupted":
                     raise _waits(row, given)
