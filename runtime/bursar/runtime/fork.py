@@ -14,12 +14,13 @@ from typing import Any, Self
 
 from langgraph._internal._constants import TASKS
 from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.constants import START
 from langgraph.types import Send
 from sqlalchemy import Connection, func, select
 
 from bursar.agents.agent import OnLimit
 from bursar.budget.amounts import DIMENSIONS
-from bursar.budget.errors import UsageError
+from bursar.budget.errors import ConflictError, NotFoundError, UsageError
 from bursar.budget.ledger import Ledger
 from bursar.budget.limits import Limits
 from bursar.budget.money import usd
@@ -34,7 +35,7 @@ from bursar.runtime.runs.records import Record, new_run_id, run_path
 from bursar.runtime.tenants import organisation_of, tiers_of
 from bursar.runtime.work import Work
 
-__all__ = ["Checkpoint", "Fork", "Forked", "checkpoint_of", "forked", "settled_before"]
+__all__ = ["Checkpoint", "Fork", "Forked", "checkpoint_of", "chosen", "forked", "settled_before"]
 
 _NEXT = "branch:to:"
 
@@ -93,10 +94,23 @@ def checkpoint_of(found: CheckpointTuple) -> Checkpoint:
     """A checkpoint of the saver's, for people."""
     content = found.checkpoint
     values = content["channel_values"]
-    following = [name.removeprefix(_NEXT) for name in values if name.startswith(_NEXT)]
+    following = [name.removeprefix(_NEXT) for name in values if name == START or name.startswith(_NEXT)]
     following += [send.node for send in values.get(TASKS, ()) if isinstance(send, Send)]
     at = datetime.fromisoformat(content["ts"])
     return Checkpoint(id=content["id"], at=at, step=found.metadata.get("step", 0), next=following)
+
+
+def chosen(found: Sequence[Checkpoint], run_id: str, checkpoint: str | None) -> Checkpoint:
+    """The one of that id, or the newest, which comes first.
+
+    Raises NotFoundError where there is none of that id, and ConflictError where there is none at all.
+    """
+    if not found:
+        raise ConflictError(f"run {run_id} has no checkpoint yet", next_step="start a new one")
+    for one in found:
+        if checkpoint in (None, one.id):
+            return one
+    raise NotFoundError(f"run {run_id} has no checkpoint {checkpoint}", next_step=f"bursar runs checkpoints {run_id}")
 
 
 def forked(

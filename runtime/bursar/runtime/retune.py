@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from bursar.budget.errors import ConflictError, UsageError
 from bursar.budget.ledger import Ledger
 from bursar.budget.limits import Limits
 from bursar.budget.money import format_usd
-from bursar.budget.retune import Retuned, limits_of, pause, retune
+from bursar.budget.retune import Retuned, pause, retune
 from bursar.budget.windows import to_us
 from bursar.runtime.runs.records import Record, Records, row_in, run_path
 from bursar.runtime.runs.schema import escalation, run
@@ -55,15 +56,23 @@ class Retuning:
         self._clock = clock
 
     def retune(
-        self, run_id: str, change: RunChange, *, by: str, note: str = "", tenant: str | None = None
+        self,
+        run_id: str,
+        change: RunChange,
+        *,
+        by: str,
+        note: str = "",
+        tenant: str | None = None,
+        dry_run: bool = False,
     ) -> Retuned | None:
         """Change a run, in one transaction; returns its limits before and after where they were to change.
 
+        With `dry_run` all of it is taken back in the end.
         Raises NotFoundError, also for another tenant's run where `tenant` is given, and ConflictError for one that has
         ended for good.
         """
         now, retuned, said = to_us(self._clock()), None, list[str]()
-        with self._store.write(durable=True) as connection:
+        with suppress(_TakenBack), self._store.write(durable=True) as connection:
             row = row_in(connection, run_id, tenant=tenant)
             if row["status"] in ("succeeded", "cancelled"):
                 raise ConflictError(f"run {run_id} has {row['status']}: there is nothing to change")
@@ -78,13 +87,9 @@ class Retuning:
             if said:
                 cause = "; ".join(said) + (f" ({note})" if note else "")
                 self._written_down(connection, row, change, Event(now, cause, by))
+            if dry_run:
+                raise _TakenBack
         return retuned
-
-    def limits(self, run_id: str, *, tenant: str | None = None) -> Retuned:
-        """The limits that a run has now, as if they had been set anew."""
-        with self._store.read() as connection:
-            now = limits_of(connection, run_path(row_in(connection, run_id, tenant=tenant)))
-        return Retuned(before=now, after=now)
 
     def _written_down(self, connection: Connection, row: Record, change: RunChange, event: Event) -> None:
         """A run that waits for a worker waits for a person instead, or the other way round; any other goes on so."""
@@ -97,6 +102,10 @@ class Retuning:
             if waited:
                 return
         self._records.tell(connection, run_id, now=now, cause=cause, author=by)
+
+
+class _TakenBack(Exception):
+    """Nothing was to be changed."""
 
 
 def in_words(retuned: Retuned) -> Iterator[str]:

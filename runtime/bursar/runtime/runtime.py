@@ -17,7 +17,7 @@ from typing import Any, Unpack
 from langgraph.types import StreamMode
 
 from bursar.agents.agent import OnLimit
-from bursar.budget.errors import ConflictError, NotFoundError
+from bursar.budget.errors import ConflictError
 from bursar.budget.limits import Limits
 from bursar.budget.scope import Scope
 from bursar.budget.windows import to_us, utc_now
@@ -34,7 +34,7 @@ from bursar.runtime.escalations.granting import grant
 from bursar.runtime.escalations.records import Decision
 from bursar.runtime.events import Event
 from bursar.runtime.execution import graph_config
-from bursar.runtime.fork import Checkpoint, Fork, checkpoint_of, forked
+from bursar.runtime.fork import Checkpoint, Fork, checkpoint_of, chosen, forked
 from bursar.runtime.known import Known
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.models.catalog import Catalog
@@ -327,13 +327,8 @@ class Runtime:
         row = await self._ledger.do(self._records.row, run_id, tenant=tenant)
         work = self._known.of(row, source)
         found = await self.checkpoints(run_id)
-        if not found:
-            raise ConflictError(f"run {run_id} has no checkpoint yet", next_step="start a new one")
-        if checkpoint is not None and checkpoint not in [one.id for one in found]:
-            raise NotFoundError(
-                f"run {run_id} has no checkpoint {checkpoint}", next_step=f"bursar runs checkpoints {run_id}"
-            )
-        is_newest = checkpoint in (None, found[0].id)
+        at = chosen(found, run_id, checkpoint)
+        is_newest = at is found[0]
         how = Fork(checkpoint=checkpoint, tier=tier, limits=limits, on_limit=on_limit)
         new = await self._ledger.do(
             forked, row, work, how, self.config, self.ledger, is_newest=is_newest, now=self.clock()
@@ -343,7 +338,7 @@ class Runtime:
         await saver.acopy_thread(run_id, made, until=None if is_newest else checkpoint)
         self._known.remember(made, work)
         await self._engine.submit(new)
-        cause = f"forked from {run_id} at checkpoint {checkpoint or found[0].id}"
+        cause = f"forked from {run_id} at checkpoint {at.id}"
         await self._ledger.do(self._records.note, made, cause, author=by)
         self.wake()
         return await self.get(made)

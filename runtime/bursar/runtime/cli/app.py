@@ -52,6 +52,18 @@ Without a decision, a run goes on that was broken off, has failed, or whose tena
 settled are not paid again. Exits as `bursar run` does.
 """
 
+_RETUNE = """Change the limits of a run that goes on, in whichever process, or hold it up.
+
+A new limit takes the place of the run's own and of what it was granted, from its next call on. One below what is spent
+stops it there. With --pause the call under way ends, and no other begins before --resume.
+"""
+
+_FORK = """Go on from a checkpoint of a run as a new run, which a worker executes.
+
+It has a budget of its own, under its tenant's: the run's limits, but for those that are written down here. What the run
+did until then is neither paid nor done again.
+"""
+
 _SHOW = """Show all that a decision needs.
 
 The exact action with each argument, who may decide by which rule, the cost so far and to come, the work so far, the
@@ -172,7 +184,7 @@ app = App(
 )
 
 _GROUPS = {
-    "runs": "See, follow, cancel and resume runs.",
+    "runs": "See, follow, cancel, resume, retune and fork runs.",
     "inbox": "See and decide what waits for a person.",
     "budget": "Set, grant and see what may be spent, and why it was.",
     "alerts": "See what somebody has to be told, and tell them.",
@@ -193,6 +205,9 @@ _COMMANDS = (
     ("runs tail", "tail:tail", "Follow a run, in whichever process it goes on, until it ends or waits for a person."),
     ("runs cancel", "runs:cancel", "Stop a run for good; nothing more is sent for it."),
     ("runs resume", "resume:resume", _RESUME),
+    ("runs retune", "retune:retune", _RETUNE),
+    ("runs checkpoints", "fork:checkpoints", "List the states of a run from which a fork can go on, the newest first."),
+    ("runs fork", "fork:fork", _FORK),
     ("inbox ls", "inbox:ls", "List what waits for a person, the most urgent first."),
     ("inbox show", "inbox:show", _SHOW),
     ("inbox claim", "inbox_claims:claim", _CLAIM),
