@@ -29,6 +29,7 @@ from bursar.runtime.config_budgets import NodeBudgets, OrganisationConfig, TeamB
 from bursar.runtime.config_escalations import EscalationsConfig, HoursConfig, LevelConfig, PersonConfig, RuleConfig
 from bursar.runtime.config_gateway import GatewayConfig
 from bursar.runtime.config_ledger import LeaseConfig, LedgerConfig
+from bursar.runtime.config_retention import RetentionConfig
 from bursar.runtime.config_routing import AutoConfig, DowngradeStep, RatesConfig
 from bursar.runtime.config_smtp import SmtpConfig
 from bursar.runtime.config_webhooks import WebhookConfig
@@ -96,6 +97,7 @@ LINKS = {
     "HoursConfig": "[hours](#working-hours)",
     "LevelConfig": "[level](#levels)",
     "PersonConfig": "[person](#people)",
+    "RetentionConfig": "[retention](#retention)",
     "RuleConfig": "[rule](#rules)",
     "SmtpConfig": "[mail server](#mail)",
     "GatewayConfig": "[gateway](#the-gateway)",
@@ -143,6 +145,7 @@ SECTIONS = [
     RuleConfig,
     LevelConfig,
     SmtpConfig,
+    RetentionConfig,
 ]
 
 
