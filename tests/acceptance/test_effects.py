@@ -392,3 +392,24 @@ async def test_an_effect_cut_off_by_a_limit_inside_it_is_in_doubt(
     assert (asked.reason, acted) == ("in_doubt", ["1001"])
     run = await runtime.resume(run.id, {asked.id: {"type": "respond", "message": "it was paid"}}, by="dana")
     assert (run.status, acted) == ("succeeded", ["1001"])
+
+
+@pytest.mark.parametrize("checkpoint", ["before the effect", "after it"])
+async def test_a_fork_does_not_repeat_an_effect(checkpoint: str, runtime: Runtime, true_provider: TrueProvider) -> None:
+    """Also where it goes on from just before the effect: it is told what came of it."""
+    paid: list[str] = []
+
+    @tool(effect="reversible")
+    async def pay(order_id: str) -> str:
+        """Pay."""
+        paid.append(order_id)
+        return f"paid for the {len(paid)}. time"
+
+    script = Script(true_provider, ("pay", {"order_id": "1001"}))
+    run = await runtime.run(agent_of(pay), QUESTION, tenant="acme")
+    next_node = "tool" if checkpoint == "before the effect" else "model"
+    at = next(one for one in await runtime.checkpoints(run.id) if next_node in one.next)
+    fork = await runtime.fork(run.id, by="dana", checkpoint=at.id)
+    await runtime.work(once=True)
+    fork = await runtime.get(fork.id)
+    assert (fork.status, paid, script.told) == ("succeeded", ["1001"], ["paid for the 1. time"])

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import datetime
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -362,3 +363,49 @@ async def test_a_result_over_the_declared_cap_is_refused() -> None:
 
     assert await much.call({"count": 10}) == ToolResult("x" * 10)
     assert (await much.call({"count": 11})).is_error
+
+
+async def test_a_plain_function_whose_call_is_cancelled_goes_on_and_says_how_it_ended() -> None:
+    begun, go = threading.Event(), threading.Event()
+    late: list[Future[ToolResult]] = []
+
+    @tool
+    def act() -> str:
+        """Act."""
+        begun.set()
+        assert go.wait(10)
+        return "done"
+
+    calling = asyncio.ensure_future(act.call({}, late=late.append))
+    await asyncio.to_thread(begun.wait)
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert not late[0].done()
+    go.set()
+    assert await asyncio.to_thread(late[0].result) == ToolResult("done")
+
+
+async def test_a_plain_function_that_had_not_begun_when_its_call_was_cancelled_never_does() -> None:
+    """Every thread is taken, so it waits for one."""
+    acted: list[int] = []
+    late: list[Future[ToolResult]] = []
+    go = threading.Event()
+    loop = asyncio.get_running_loop()
+
+    @tool
+    def act() -> None:
+        """Act."""
+        acted.append(1)
+
+    with ThreadPoolExecutor(1) as threads:
+        loop.set_default_executor(threads)
+        threads.submit(go.wait)
+        calling = asyncio.ensure_future(act.call({}, late=late.append))
+        await asyncio.sleep(0)
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        assert late[0].cancelled()
+        go.set()
+    assert not acted

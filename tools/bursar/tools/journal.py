@@ -107,6 +107,7 @@ class _Found(NamedTuple):
 _OF = tuple(effect.c[name] == bindparam(f"of_{name}") for name in EffectId._fields)
 _NEW = ("tenant", "run_id", "key", "tool", "digest", "given", "attempt", "begun_us")
 _FIND = Prepared(select(*(effect.c[name] for name in _Found._fields)).where(*_OF))
+_SHARE = Prepared(select(pot.c.id).where(pot.c.path == bindparam("of_path")).with_for_update(read=True))
 _BEGIN = Prepared(insert(effect).values(state=literal_column("'intent'"), **{name: bindparam(name) for name in _NEW}))
 _FINISH = Prepared(
     update(effect)
@@ -208,7 +209,7 @@ class EffectJournal:
         for run_id in forked_from:
             theirs = its._replace(run_id=run_id)
             found = _find(connection, theirs)
-            if found is None or found.digest != call.digest:
+            if found is None or found.digest != call.digest or found.state == "not_done":
                 continue
             columns = [column for column in effect.c if column.name != "run_id"]
             row = connection.execute(select(*columns).where(*_is(theirs))).mappings().one()
@@ -220,7 +221,7 @@ class EffectJournal:
 def _closed(connection: Connection, call: Call, now: int) -> Refusal | None:
     """Why the run may not act now, or None."""
     if connection.dialect.name == "postgresql":  # whoever takes the run over waits until this is written
-        connection.execute(select(pot.c.id).where(pot.c.path == call.scope.run_path).with_for_update(read=True))
+        _SHARE(connection, {"of_path": call.scope.run_path}).fetchall()
     return closed(current(connection, call.scope.runs, now), call, now, final=False)
 
 
