@@ -41,12 +41,14 @@ from bursar.runtime.models.catalog import Catalog
 from bursar.runtime.models.health import Health
 from bursar.runtime.opening import open_ledger
 from bursar.runtime.paid_call import PaidCalls
+from bursar.runtime.retention import prune_due
 from bursar.runtime.retune import Retuning, RunChange
 from bursar.runtime.routing.router import Router
 from bursar.runtime.runs.records import Record, Records, run_path
 from bursar.runtime.runs.run import ENDED, WAITING, Change, Run
 from bursar.runtime.sharing import sharing
 from bursar.runtime.side_loop import SideLoop
+from bursar.runtime.sweeping import sweeping
 from bursar.runtime.tenants import require_prices
 from bursar.runtime.work import Source, Work
 from bursar.runtime.worker import Worker
@@ -210,7 +212,8 @@ class Runtime:
         worker = self._worker(concurrency, self._known.may_have, takes_over=True, listener=listener)
         self._workers.add(worker)
         try:
-            await worker.work(once=once)
+            async with sweeping(lambda: prune_due(self.ledger.store, self._checkpointer, self.config, self._clock())):
+                await worker.work(once=once)
         finally:
             self._workers.discard(worker)
 

@@ -139,3 +139,15 @@ def test_the_command_says_what_it_deletes_and_what_is_missing(
     assert [one["what"] for one in bursar("db", "prune", "--json").json["pruned"]] == ["history"]
     execute(f"sqlite:///{tmp_path}/bursar.db", older.format(86_400_000_000))
     assert bursar("db", "prune").out == "acme: checkpoints of 1 run deleted\n"
+
+
+async def test_a_worker_prunes_by_itself(config: Path) -> None:
+    def much_later() -> datetime:
+        return datetime.now(UTC) + timedelta(days=2)
+
+    async with opened(config) as runtime:
+        run = await waiting(runtime, "acme")
+    async with opened(config, clock=much_later) as runtime:
+        await runtime.work(once=True)
+        assert kept(runtime, run) == 1
+        assert (await runtime.get(run.id)).status == "interrupted"
