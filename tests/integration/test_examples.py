@@ -23,6 +23,13 @@ SAID = {
         "succeeded: Order 1001 never arrived, so I have refunded $42.50 to your card. Sorry for the trouble.",
         "3 model calls, 606 tokens, $0.000306000",
     ],
+    "two_reviewers.py": [
+        "desk wants to call refund: {'order_id': '1001', 'amount_usd': 42.5}",
+        "kim: escalation 1 is about kim's own run: two others must agree",
+        "dana approves: it is open",
+        "lee approves: it is decided",
+        "succeeded: Order 1001 never arrived, so I have refunded $42.50 to your card. Sorry for the trouble.",
+    ],
     "own_graph.py": [
         "succeeded: Go ahead: a week of work, no second sign-in, and the data stays where it is.",
         "4 model calls, 174 tokens, $0.000150000",
@@ -45,6 +52,7 @@ RACE = "two_processes.py"
 
 COMMANDED = {
     "support.py": (Exit.WAITS, "interrupted  $0.000176 "),
+    "two_reviewers.py": (Exit.WAITS, "interrupted  $0.0001728 "),
     "own_graph.py": (Exit.OK, "succeeded  $0.00015 "),
     "agents_as_tools.py": (Exit.OK, "succeeded  $0.0001704 "),
     "create_agent.py": (Exit.LIMIT, "stopped  $0.000398 "),
