@@ -126,6 +126,28 @@ async def test_a_decision_on_a_tool_whose_parameters_changed_does_nothing(
     assert "were refused" in desk.told[0]
 
 
+async def test_an_agent_used_as_a_tool_is_not_let_ask_again_either(
+    runtime: Runtime, true_provider: TrueProvider
+) -> None:
+    """Nor is the next one, nor the agent above: what was refused is refused in this run."""
+    desk = Desk(true_provider, "always")
+    manager = Agent(name="manager", instructions="Delegate.", tools=[desk.agent, *desk.agent.tools])
+
+    def script(body: dict[str, Any], _: int) -> Answer:
+        said = [message for message in body["messages"] if message["role"] == "assistant"]
+        if body["messages"][0]["content"] == "Delegate.":
+            turns = [("support", {"task": "Refund."}), ("support", {"task": "Do."}), refund_of(60)]
+            desk.told = [message["content"] for message in body["messages"] if message["role"] == "tool"]
+            return Answer(tool_calls=[turns[len(said)]]) if len(said) < 3 else Answer(text="Settled.")
+        return Answer(text=body["messages"][-1]["content"]) if said else Answer(tool_calls=[refund_of(60)])
+
+    true_provider.behaviour = Behaviour(script=script)
+    run = await runtime.run(manager, QUESTION, tenant="acme")
+    run = await runtime.resume(run.id, {run.interrupts[0].id: {"type": "reject", "message": "no"}}, by="dana")
+    assert (run.status, desk.paid) == ("succeeded", [])
+    assert ["nobody is asked again" in told for told in desk.told] == [False, True, True]
+
+
 async def test_a_person_answers_what_the_agent_asks(runtime: Runtime, true_provider: TrueProvider) -> None:
     """For one tool call; the answer is its result."""
     question = {"question": "Blue or red?", "choices": ["blue", "red"]}

@@ -203,18 +203,22 @@ class _Nodes:
         added = second_opinion(self._agent, current_run(), answer, state["doubt"])
         return {"messages": [dict(added)] if added is not None else [], "doubt": ""}
 
-    async def _delegate(self, run: RunContext, agent: Agent, task: str) -> str:
+    async def _delegate(
+        self, run: RunContext, agent: Agent, task: str, refused: Mapping[str, str]
+    ) -> tuple[str, Mapping[str, str]]:
         """Let another agent do the task, inside its own limits and on this run's money."""
         inner = run.child(agent, f"{agent.name}.{task_id()[:8]}")  # the same when the task is run again
         await run.calls.open(run, inner.scope, agent.limits)
         try:
             with inner.entered():
-                state = await self._inner[agent.name].ainvoke({"messages": [{"role": "user", "content": task}]})
+                state = await self._inner[agent.name].ainvoke(
+                    {"messages": [{"role": "user", "content": task}], "refused": dict(refused)}
+                )
         except LimitReached as reached:
             if reached.refusal.path != inner.scope.run_paths[-1]:
                 raise  # not its own limit
-            return f"error: {agent.name} was stopped. {reached.refusal.words()}"
-        return answer_in(state) or "error: no answer"
+            return f"error: {agent.name} was stopped. {reached.refusal.words()}", {}
+        return answer_in(state) or "error: no answer", state.get("refused", {})
 
     def _conversation(self, state: AgentState) -> Sequence[Mapping[str, Any]]:
         return [{"role": "system", "content": self._agent.instructions}, *state["messages"]]

@@ -7,6 +7,7 @@ import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from bursar.budget.reservations import Call
 from bursar.runtime.context import RunContext
 from bursar.runtime.escalations.asking import ask_person
 from bursar.runtime.ledger_thread import LedgerThread
+from bursar.tools.approval import verdict_on
 from bursar.tools.declared import Tool
 from bursar.tools.journal import Done, EffectId, EffectJournal, Fresh, InDoubt
 from bursar.tools.key import keyed
@@ -109,24 +111,28 @@ class Effects:
             return True
         failed = None
         if tool.effect_check is not None and not doubt.asked:
-            try:
-                with run.entered(), keyed(doubt.key):
-                    result = await tool.happened(doubt.key)
-            except GraphBubbleUp:
-                raise
-            except Exception as error:  # a team's own check may raise anything
-                failed = describe_error(error)
-            else:
-                await run.ledger.do(self._journal.settle, its, doubt, result=result, by="check")
+            failed = await self._checked(run, tool, its, doubt)
+            if failed is None:
                 return True
         await run.ledger.do(self._journal.doubt, its, attempt=doubt.attempt)
         decision = _ask(run, tool, arguments, doubt, failed)
         if decision["type"] == "reject":
             return False
         result = ToolResult(str(decision.get("message") or "")) if decision["type"] == "respond" else None
-        asked = InDoubt(doubt.key, doubt.attempt, asked=True)
-        await run.ledger.do(self._journal.settle, its, asked, result=result, by="person")
+        await run.ledger.do(self._journal.settle, its, replace(doubt, asked=True), result=result, by="person")
         return True
+
+    async def _checked(self, run: RunContext, tool: Tool, its: EffectId, doubt: InDoubt) -> str | None:
+        """Settle it by the tool's own check; why that failed, or None."""
+        try:
+            with run.entered(), keyed(doubt.key):
+                result = await tool.happened(doubt.key)
+        except GraphBubbleUp:
+            raise
+        except Exception as error:  # a team's own check may raise anything
+            return describe_error(error)
+        await run.ledger.do(self._journal.settle, its, doubt, result=result, by="check")
+        return None
 
     def _goes_on(self, its: EffectId, attempt: str, call: Future[ToolResult]) -> None:
         """Remember a plain function whose call was cancelled; it cannot be stopped, and says itself how it ended."""
@@ -158,5 +164,6 @@ def _ask(
             "attempt": doubt.attempt,
         },
         allowed=["approve", "respond", "reject"],
+        amount_nanousd=verdict_on(tool.approval, arguments)["amount_nanousd"],
         evidence=[{"check": f"its own check failed: {failed}"}] if failed else (),
     )

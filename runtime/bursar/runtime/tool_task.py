@@ -19,8 +19,9 @@ from bursar.tools.result import ToolResult
 
 __all__ = ["Asked", "Delegate", "made", "verdict_of"]
 
-Delegate = Callable[[RunContext, Agent, str], Awaitable[str]]
-"""Lets an agent that serves as a tool do a task; returns what it answers, or why not."""
+Delegate = Callable[[RunContext, Agent, str, Mapping[str, str]], Awaitable[tuple[str, Mapping[str, str]]]]
+"""Lets an agent that serves as a tool do a task, knowing what people refused; returns what it answers, or why not, and
+what they have refused by then."""
 
 
 class Asked(TypedDict):
@@ -101,7 +102,8 @@ async def _act(
     await run.calls.charge_tool(run, charge)  # once for this task, however often it is run
     run.tell("tool", node="tool", text=found.name, data={"args": dict(arguments)})
     if isinstance(found, Agent):
-        return told(call, await delegate(run, found, arguments["task"]))
+        answer, refused = await delegate(run, found, arguments["task"], asked["refused"])
+        return {**told(call, answer), "refused": refused}
     if found is ask_human:
         return told(call, _answer(run, arguments))
     result, is_known = await run.calls.effects.act(run, found, arguments, charge)
