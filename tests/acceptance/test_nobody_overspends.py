@@ -32,7 +32,7 @@ from tests.acceptance.support import (
     write_config,
 )
 from tests.support.bill import Bill
-from tests.support.processes import Child
+from tests.support.processes import WarmChild
 from tests.support.provider import Behaviour, TrueProvider
 
 CALLS = 200
@@ -142,8 +142,8 @@ def test_limits_of_every_kind_are_used_by_four_processes_and_never_exceeded(
     )
     runs = CALLS // PROCESSES
     with ExitStack() as alive:
-        module = ("-W", "error", "-m", "tests.acceptance.spender")
-        children = [alive.enter_context(Child(*module, config, str(runs), *names)) for _ in range(PROCESSES)]
+        spender = ("tests.acceptance.spender", str(config), str(runs), *names)
+        children = [alive.enter_context(WarmChild(*spender)) for _ in range(PROCESSES)]
         for child in children:
             child.wait_for("ready", timeout_s=60)
         (tmp_path / "go").touch()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from bursar.runtime import Runtime
 from bursar.runtime.runs.run import Run
 from tests.acceptance.other_process import DIARY, TARGET, clerk
 from tests.acceptance.support import opened, write_config
-from tests.support.processes import Child
+from tests.support.processes import Child, WarmChild
 from tests.support.provider import Answer, Behaviour, TrueProvider
 
 LEASE_S = 1.0
@@ -61,11 +61,11 @@ def signed(diary: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def processes(count: int, config: Path, *order: str) -> Iterator[list[Child]]:
+def processes(count: int, config: Path, *order: str) -> Iterator[Sequence[Child]]:
     """Other processes that are ready and wait for their signal."""
     with contextlib.ExitStack() as stack:
-        worker = ("-m", "tests.acceptance.other_process", str(config), *order)
-        children = [stack.enter_context(Child(*worker)) for _ in range(count)]
+        worker = ("tests.acceptance.other_process", str(config), *order)
+        children = [stack.enter_context(WarmChild(*worker)) for _ in range(count)]
         for child in children:
             child.wait_for("ready", timeout_s=60)
         yield children

@@ -25,7 +25,7 @@ from bursar.runtime.events import Event, EventKind
 from bursar.runtime.models.provider import QuotaExhausted
 from bursar.runtime.runs.run import Run
 from tests.acceptance.support import QUESTION, Texts, fan_out, one_call, opened, write_config
-from tests.support.processes import Child
+from tests.support.processes import WarmChild
 from tests.support.provider import Answer, Behaviour, TrueProvider
 
 BUDGET = {"tokens": 5_000}
@@ -293,7 +293,7 @@ async def test_what_a_dead_process_held_for_a_call_that_was_sent_stays_charged_a
 ) -> None:
     true_provider.behaviour = Behaviour(latency_s=60)
     async with opened(config) as runtime:
-        with Child("-W", "error", "-m", "tests.acceptance.spender", config, "1", "acme") as child:
+        with WarmChild("tests.acceptance.spender", config, "1", "acme") as child:
             child.wait_for("ready")
             (config.parent / "go").touch()
             await asyncio.to_thread(true_provider.bill.wait_until, lambda bill: bill.requests == 1)

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-__all__ = ["REPOSITORY", "Child", "ChildError"]
+from tests.support.warm import Forked
+
+__all__ = ["REPOSITORY", "Child", "ChildError", "WarmChild"]
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -30,20 +32,23 @@ class Child:
 
     def __init__(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> None:
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"} | dict(env or {})
-        self._process = subprocess.Popen(
-            [sys.executable, *map(str, arguments)],
-            cwd=REPOSITORY,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self._process = self._start([*map(str, arguments)], environment)
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._errors: list[str] = []
         self._readers = [threading.Thread(target=read, daemon=True) for read in (self._read_stdout, self._read_stderr)]
         for reader in self._readers:
             reader.start()
+
+    def _start(self, arguments: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[str] | Forked:
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=REPOSITORY,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -110,3 +115,13 @@ class Child:
         assert self._process.stderr is not None
         with self._process.stderr as stderr:
             self._errors.extend(stderr)
+
+
+class WarmChild(Child):
+    """The same of a module that needs the runtime, with warnings as errors: `WarmChild("tests.module", "argument")`.
+
+    It is forked by a server that has imported the runtime and done nothing else, which saves most of its start-up time.
+    """
+
+    def _start(self, arguments: Sequence[str], env: Mapping[str, str]) -> Forked:
+        return Forked(*arguments, env=env)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Child, ChildError
+from tests.support.processes import Child, ChildError, WarmChild
 
 SAY = "import sys, time; print('why', file=sys.stderr, flush=True); print('ready: 7', flush=True); "
 
@@ -57,3 +59,18 @@ def test_a_script_is_run_with_its_arguments(tmp_path: Path) -> None:
     script.write_text("import sys; print(sys.argv[1:])")
     with Child(script, "a", "b") as child:
         assert child.line() == "['a', 'b']"
+
+
+def test_a_warm_child_is_a_process_of_its_own_that_shares_nothing_with_another() -> None:
+    with ExitStack() as children:
+        first, second = (
+            children.enter_context(WarmChild("tests.support.warm_example", "a", "b", env={"LEDGER": ledger}))
+            for ledger in ("one", "other")
+        )
+        assert json.loads(first.line()) == [first.pid, "one", ["a", "b"], 1, False]
+        assert json.loads(second.line()) == [second.pid, "other", ["a", "b"], 1, False]
+        first.kill()
+        assert first.wait() == -signal.SIGKILL
+        second.send_signal(signal.SIGTERM)
+        assert second.wait() == 1
+        assert "UserWarning: told to end" in second.stderr
