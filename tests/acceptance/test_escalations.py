@@ -201,6 +201,17 @@ async def test_a_granted_run_leaves_what_else_it_asks_open(runtime: Runtime, tru
     assert (run.status, sorted(desk.paid)) == ("succeeded", [5, 40])
 
 
+async def test_an_action_whose_tool_is_gone_can_only_be_refused(runtime: Runtime, true_provider: TrueProvider) -> None:
+    desk = Desk(40)
+    run = await begun(runtime, true_provider, desk)
+    bare = Agent(name="support", instructions="Settle refunds.")
+    with pytest.raises(ConflictError, match="no tool refund any more"):
+        await runtime.resume(run.id, {run.interrupts[0].id: APPROVE}, by="dana", source=bare)
+    assert (await runtime.get(run.id)).interrupts == run.interrupts
+    run = await runtime.resume(run.id, {run.interrupts[0].id: {"type": "reject"}}, by="dana", source=desk.agent)
+    assert (run.status, desk.paid) == ("succeeded", [])
+
+
 async def test_a_run_that_was_cancelled_asks_nothing(runtime: Runtime, true_provider: TrueProvider) -> None:
     desk = Desk(40)
     run = await begun(runtime, true_provider, desk)

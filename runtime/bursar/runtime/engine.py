@@ -182,7 +182,7 @@ class Engine:
                 await self._fence(row, hold)
                 await self._fit(row, work, hold)  # before anything is decided for what cannot go on
                 waited = row["status"] == "interrupted"
-                row, hold = await self._ledger.do(self._holds.decide, row, decisions, by)
+                row, hold = await self._ledger.do(self._holds.decide, row, decisions, by, work.tools)
                 if decisions and waited and row["status"] != "queued":  # stopped, or not all is decided
                     await self._ledger.do(self._holds.let_go, row, hold)
                     return await self._ledger.do(self._records.show, row)

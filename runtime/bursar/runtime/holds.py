@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -89,13 +89,15 @@ class Holds:
             self._ledger.reap(run_id)
         return self._records.row(run_id), hold
 
-    def decide(self, row: Record, decisions: Mapping[str, Decision], by: str) -> tuple[Record, Hold]:
+    def decide(
+        self, row: Record, decisions: Mapping[str, Decision], by: str, tools: Collection[str] | None
+    ) -> tuple[Record, Hold]:
         """Decide on what a run waits on, that is held here; the run as it stands then, with all that it was granted.
 
         Raises what `Escalations.decide_for` does; nothing is decided then.
         """
         if decisions:
-            self._escalations.decide_for(row["id"], decisions, by=by)
+            self._escalations.decide_for(row["id"], decisions, by=by, tools=tools)
         elif row["status"] in ("stopped", "interrupted"):
             self._ledger.gates.reopen(run_path(row), author=by)  # its limits still hold
         hold = self._ledger.gates.hold(run_path(row), self._holder, self._lease_s)

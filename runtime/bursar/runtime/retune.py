@@ -16,7 +16,7 @@ from bursar.budget.limits import Limits
 from bursar.budget.money import format_usd
 from bursar.budget.retune import Retuned, pause, retune
 from bursar.budget.windows import to_us
-from bursar.runtime.runs.records import Record, Records, row_in, run_path
+from bursar.runtime.runs.records import Record, Records, lock, row_in, run_path
 from bursar.runtime.runs.schema import escalation, run
 
 __all__ = ["Retuning", "RunChange", "in_words"]
@@ -73,6 +73,7 @@ class Retuning:
         """
         now, retuned, said = to_us(self._clock()), None, list[str]()
         with suppress(_TakenBack), self._store.write(durable=True) as connection:
+            lock(connection, run_id)
             row = row_in(connection, run_id, tenant=tenant)
             if row["status"] in ("succeeded", "cancelled"):
                 raise ConflictError(f"run {run_id} has {row['status']}: there is nothing to change")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,6 +112,13 @@ class Work:
         """How the graph's input and state are written down."""
         saver: BaseCheckpointSaver[Any] = self.graph.checkpointer  # type: ignore[assignment]  # set in work_of
         return saver.serde
+
+    @property
+    def tools(self) -> Collection[str] | None:
+        """The tools of the agent and of those that it uses; None for a graph, which does not say."""
+        if self.agent is None:
+            return None
+        return {spec["function"]["name"] for agent in self.agents for spec in agent.tool_specs}
 
     @property
     def agents(self) -> Iterator[Agent]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import RowMapping
@@ -22,6 +23,7 @@ __all__ = [
     "require_may",
     "require_open",
     "require_same",
+    "require_tool",
     "require_unclaimed",
     "rule_of",
 ]
@@ -53,6 +55,15 @@ def require_same(row: RowMapping, digest: str | None) -> None:
     """Raise ConflictError where the caller has seen another action than is asked about."""
     if digest is not None and digest != row["digest"]:
         raise ConflictError(f"escalation {row['id']} is about another action than you have seen", next_step=_show(row))
+
+
+def require_tool(row: RowMapping, decision: Decision, tools: Collection[str] | None) -> None:
+    """Raise ConflictError where an action is let go whose tool the agent does not have any more."""
+    tool = json.loads(row["payload"]).get("tool")
+    if tools is None or tool is None or tool in tools or refuses(decision, row):
+        return
+    words = f"escalation {row['id']}: the agent has no tool {tool} any more"
+    raise ConflictError(words, next_step=f"bursar inbox reject {row['id']} --reason ...")
 
 
 def require_may(row: RowMapping, rule: Rule, by: str) -> None:

@@ -29,7 +29,7 @@ from bursar.runtime.escalations.granting import grant
 from bursar.runtime.escalations.kinds import graph_id
 from bursar.runtime.escalations.records import Decision
 from bursar.runtime.escalations.rule import Rule
-from bursar.runtime.runs.records import Records, run_path
+from bursar.runtime.runs.records import Records, lock, run_path
 from bursar.runtime.runs.schema import escalation, run
 
 __all__ = ["POLICY", "conclude", "decide", "end_run", "locked"]
@@ -39,15 +39,12 @@ POLICY = "policy"
 
 
 def locked(connection: Connection, escalation_id: int) -> RowMapping | None:
-    """An escalation that is about to be changed; nobody else changes it or its run until the transaction ends.
-
-    The run is locked first, as by all that changes runs.
-    """
+    """An escalation that is about to be changed; nobody else changes it or its run until the transaction ends."""
     by_id = select(escalation).where(escalation.c.id == escalation_id)
     row = connection.execute(by_id).mappings().first()
     if row is None:
         return None
-    connection.execute(select(run.c.id).where(run.c.id == row["run_id"]).with_for_update())
+    lock(connection, row["run_id"])
     return connection.execute(by_id).mappings().one()
 
 

@@ -12,8 +12,9 @@ from sqlalchemy import Connection, RowMapping, Select, func, select
 from bursar.budget.errors import ConflictError, LedgerError, NotFoundError
 from bursar.budget.ledger import Ledger
 from bursar.budget.windows import from_us, to_us
-from bursar.runtime.config import Config
+from bursar.runtime.config import Config, TenantConfig
 from bursar.runtime.escalations import claims, taking
+from bursar.runtime.escalations.allowing import require_tool
 from bursar.runtime.escalations.deciding import decide, locked
 from bursar.runtime.escalations.due import act
 from bursar.runtime.escalations.kinds import each_part
@@ -30,7 +31,6 @@ from bursar.runtime.escalations.records import (
 )
 from bursar.runtime.runs.records import Also, Record, run_path
 from bursar.runtime.runs.schema import escalation, escalation_event
-from bursar.runtime.tenants import tenant_of
 
 __all__ = ["Escalations"]
 
@@ -116,12 +116,15 @@ class Escalations:
 
         return self._change(id, tenant, change)
 
-    def decide_for(self, run_id: str, decisions: Mapping[str, Decision], *, by: str) -> None:
+    def decide_for(
+        self, run_id: str, decisions: Mapping[str, Decision], *, by: str, tools: Collection[str] | None = None
+    ) -> None:
         """Decide on what a run waits on, by interrupt id: all of it, or nothing where one cannot be.
 
         LangChain's `{"decisions": [...]}` decides all that its interrupt asks.
 
-        Raises ConflictError for an interrupt that it does not wait on; else as `decide` does.
+        `tools` are those that the agent has now, where that is known. Raises ConflictError for an interrupt that it
+        does not wait on, and for an action whose tool is gone; else as `decide` does.
         """
         now = to_us(self._clock())
         with self._store.write(durable=True) as connection:
@@ -131,6 +134,7 @@ class Escalations:
                 if row is None or row["status"] == "withdrawn":
                     waiting = ", ".join(_open_in(connection, run_id)) or "none"
                     raise ConflictError(f"run {run_id} does not wait on interrupt {key} (it waits on: {waiting})")
+                require_tool(row, decision, tools)
                 decide(connection, row, decision, by=by, said="", digest=None, now=now)
 
     def opening(self, run_row: Record, asked: Sequence[Asked] | None) -> Also:
@@ -141,7 +145,7 @@ class Escalations:
         if asked is None:
             return _nothing
         costs = self._costs(run_row) if asked else Costs(spent_nanousd=0, finish_nanousd=None)
-        tenant = tenant_of(self._config, run_row["tenant"])
+        tenant = self._tenant(run_row)
 
         def also(connection: Connection, row: Record) -> None:
             open_all(connection, row, asked, tenant, costs, to_us(self._clock()))
@@ -160,7 +164,7 @@ class Escalations:
     def withdraw(self, connection: Connection, row: Record) -> None:
         """Let a run that ended while it waited ask nothing any more, in the transaction that ends it."""
         nothing = Costs(spent_nanousd=0, finish_nanousd=None)
-        open_all(connection, row, (), tenant_of(self._config, row["tenant"]), nothing, to_us(self._clock()))
+        open_all(connection, row, (), self._tenant(row), nothing, to_us(self._clock()))
 
     def act_on_due(self) -> datetime | None:
         """Do what is due by now, and say when the next is; any number of processes may."""
@@ -186,6 +190,10 @@ class Escalations:
     def _locked(self, id: int, tenant: str | None = None) -> Iterator[tuple[Connection, RowMapping]]:
         with self._store.write(durable=True) as connection:
             yield connection, _found(locked(connection, id), id, tenant)
+
+    def _tenant(self, run_row: Record) -> TenantConfig:
+        """The section of a run's tenant; one that is gone from the file, like its people, has no rules."""
+        return self._config.tenants.get(run_row["tenant"]) or TenantConfig()
 
     def _costs(self, run_row: Record) -> Costs:
         spent = self._ledger.reports.spent(run_path(run_row)).nanousd

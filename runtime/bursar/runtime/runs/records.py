@@ -29,6 +29,7 @@ __all__ = [
     "Held",
     "Record",
     "Records",
+    "lock",
     "new_run_id",
     "row_in",
     "run_path",
@@ -317,6 +318,14 @@ _HELD = (
     .join_from(run, pot, and_(pot.c.run_id == run.c.id, pot.c.epoch.is_not(None)))
     .where(run.c.status == "running")
 )
+
+
+def lock(connection: Connection, run_id: str) -> None:
+    """Let nobody else change a run until the transaction ends.
+
+    The first thing to do for whatever changes a run and more: the run goes before its tenant's chain in the ledger.
+    """
+    connection.execute(select(run.c.id).where(run.c.id == run_id).with_for_update())
 
 
 def _end_waiting(
