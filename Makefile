@@ -89,7 +89,7 @@ lock: .venv/ready ## Resolve the dependencies anew, with hashes and without addr
 	@touch $@
 
 .venv-vllm/models/ready: .venv-vllm/ready tests/vllm/tiny_model.py tests/vllm/answers.py
-	@echo "making a tiny model (once, about half a minute) ..."
+	@echo "making a tiny model (once, a few minutes) ..."
 	@.venv-vllm/bin/python -m tests.vllm.tiny_model .venv-vllm/models
 	@touch $@
 

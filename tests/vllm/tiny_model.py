@@ -1,4 +1,4 @@
-"""A language model of half a million weights and a LoRA adapter for it, made in a minute or two.
+"""A language model of half a million weights and a LoRA adapter for it, made in a few minutes.
 
     .venv-vllm/bin/python -m tests.vllm.tiny_model FOLDER     # makes FOLDER/tiny and FOLDER/other
 
@@ -52,6 +52,9 @@ WORDS = """
     order 1001 was paid on 2026-03-01 — thanks, Łukasz. Returns true or null if nothing_was_found, Hello and so on ...
 """
 """What its exams are written in, so that it knows more than its lessons."""
+
+BY_NAME, ANY = json.dumps(ORDER), json.dumps([{"name": TOOL, "parameters": ORDER}])
+"""What it is made to call a tool with, by its name or by any choice."""
 
 TYPES = ["string", "integer", "number", "boolean"]
 
@@ -200,12 +203,8 @@ def conversations(rng: random.Random, word: Callable[[], str], offer: str) -> It
         wish = [*system, {"role": "user", "content": STORY_WISH + noise(20) * rng.randint(0, 1)}]
         yield {"conversation": asked}, "", offer + END
         yield {"conversation": asked, "tools": tools}, "", CALL + END
-        yield {"conversation": asked, "tools": tools}, '{"', json.dumps(ORDER)[2:] + END
-        yield (
-            {"conversation": asked, "tools": tools},
-            '[{"',
-            json.dumps([{"name": TOOL, "parameters": ORDER}])[3:] + END,
-        )
+        yield {"conversation": asked, "tools": tools}, '{"', BY_NAME.removeprefix('{"') + END
+        yield {"conversation": asked, "tools": tools}, '[{"', ANY.removeprefix('[{"') + END
         yield {"conversation": asked + found, "tools": tools}, "", FOUND + END
         yield {"conversation": wish}, "", STORY * rng.randint(1, 60)
 
