@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
@@ -25,6 +26,8 @@ from bursar.tools.key import keyed
 from bursar.tools.result import ToolResult, describe_error
 
 __all__ = ["Effects"]
+
+_log = logging.getLogger("bursar.runtime")
 
 LEFT_IN_DOUBT = "it is not known whether this was done: it was cut off, and a person has left it so. Do not repeat it"
 """What the model is told of a call that nobody settles."""
@@ -96,7 +99,7 @@ class Effects:
         except GraphInterrupt:  # the tool itself asks a person, and runs again from its top
             await run.ledger.record(partial(self._journal.withdraw, its, attempt=attempt), None)
             raise
-        await run.ledger.record(partial(self._journal.finish, its, result, attempt=attempt), True)
+        await run.ledger.record(partial(self._finish, its, attempt, result), None)
         return result
 
     async def _settled(
@@ -145,8 +148,12 @@ class Effects:
     def _ended(self, its: EffectId, attempt: str, call: Future[ToolResult]) -> None:
         with contextlib.suppress(RuntimeError):  # the runtime is closed, and it stays in doubt
             if call.exception() is None:
-                self._ledger.keep(self._journal.finish, its, call.result(), attempt=attempt)
+                self._ledger.keep(self._finish, its, attempt, call.result())
         self._going_on.pop(its, None)
+
+    def _finish(self, its: EffectId, attempt: str, result: ToolResult) -> None:
+        if not self._journal.finish(its, result, attempt=attempt):
+            _log.warning("effect %s of run %s ended after it was settled otherwise", its.key, its.run_id)
 
 
 def _ask(
