@@ -32,6 +32,8 @@ WRITES = (
     "init",
     "runs cancel",
     "runs resume",
+    "runs retune",
+    "runs fork",
     *(f"inbox {verb}" for verb in ("claim", "release", "assign", "comment")),
     *(f"inbox {verb}" for verb in ("approve", "edit", "reject", "respond", "grant", "downgrade", "stop")),
     "budget set",
@@ -186,7 +188,7 @@ def test_what_a_refusal_tells_to_do_is_a_command_that_parses(refusal: Refusal) -
         return
     assert advice.pop(0) == "bursar"
     command, bound, _ = app.parse_args(advice, exit_on_error=False, print_error=False)
-    assert command.__name__ in ("resume", "grant", "set_", "show")
+    assert command.__name__ in ("resume", "retune", "grant", "set_", "show")
     assert bound.args[0] == (refusal.path if command.__name__ in ("grant", "set_") else "run_1")
     assert (command.__name__ == "set_") == refusal.per.startswith("rolling")
 
