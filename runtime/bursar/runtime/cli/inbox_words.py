@@ -16,6 +16,7 @@ from bursar.runtime.cli.answers import answers
 from bursar.runtime.cli.moments import distance
 from bursar.runtime.cli.output import Column, console, indented, print_table, print_words, status_text
 from bursar.runtime.cli.words import parted, plain, short, shown_time
+from bursar.runtime.escalations.fitting import in_words
 from bursar.runtime.escalations.rule import OnExpiry, Rule
 from bursar.runtime.runs.run import Run
 
@@ -147,10 +148,11 @@ def _facts(one: Escalation, run: Run, now: datetime) -> Iterator[tuple[str, str 
     yield "run", Text.assemble(run.id, "  ", status_text(run.status))
     if run.output:
         yield "work so far", run.output
-    yield from (("evidence", _value(found)) for found in one.evidence)
+    for found in one.evidence:
+        yield from ((plain(name), value if isinstance(value, str) else _value(value)) for name, value in found.items())
     yield "digest", one.digest[:DIGEST_SHOWN]
     if one.decision is not None and one.decided_at is not None:
-        yield one.status, f"{_value(one.decision)} by {one.decided_by}, {_moment(one.decided_at, now)}"
+        yield one.status, f"{in_words(one.decision)} by {one.decided_by}, {_moment(one.decided_at, now)}"
 
 
 def _deciders(one: Escalation, rule: Rule) -> str:
