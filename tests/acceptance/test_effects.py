@@ -23,7 +23,7 @@ from bursar.tools import Tool, idempotency_key, tool
 from bursar.tools.journal import EffectEntry, EffectJournal
 from tests.acceptance.effects_worker import NOTES, payer
 from tests.acceptance.support import QUESTION, opened, write_config
-from tests.support.processes import Child
+from tests.support.processes import WarmChild
 from tests.support.provider import Answer, Behaviour, TrueProvider
 
 
@@ -93,7 +93,7 @@ def killed(
         notes.touch()
         monkeypatch.setenv(NOTES, str(notes))
         script = Script(true_provider, ("pay", {"order_id": "1001"}))
-        with Child("-m", "tests.acceptance.effects_worker", config, moment) as child:
+        with WarmChild("tests.acceptance.effects_worker", config, moment) as child:
             assert child.wait() == -9, child.stderr
         return Killed(config, notes, script)
 

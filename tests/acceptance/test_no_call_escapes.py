@@ -22,7 +22,7 @@ from bursar.tools import tool
 from tests.acceptance.graphs import AGENTS, GRAPHS, agent_with, asking, impatient
 from tests.acceptance.resume_worker import QUESTIONS
 from tests.acceptance.support import QUESTION, charged, model_of, write_config
-from tests.support.processes import Child
+from tests.support.processes import WarmChild
 from tests.support.provider import Answer, Behaviour, Fault, TrueProvider
 
 THREE = Limits(steps=3, cost_usd=None)
@@ -176,8 +176,8 @@ async def test_interrupts_in_processes_of_their_own(tmp_path: Path, true_provide
     true_provider.behaviour = Behaviour(script=insists)
     async with a_runtime(tmp_path, true_provider) as runtime:
         run = await runtime.run(asking(QUESTIONS), GIVEN, tenant="acme", limits=THREE)
-        worker = ("-m", "tests.acceptance.resume_worker", tmp_path / "bursar.yaml", run.id, str(3 * QUESTIONS))
-        with Child(*worker) as child:
+        worker = ("tests.acceptance.resume_worker", str(tmp_path / "bursar.yaml"), run.id, str(3 * QUESTIONS))
+        with WarmChild(*worker) as child:
             assert child.wait(60) == 0, child.stderr
         assert_three(await runtime.get(run.id), runtime, true_provider)
 
