@@ -28,7 +28,7 @@ RUNS = 100
 def asks() -> Any:
     """A graph that asks before it does anything."""
 
-    async def ask(_: Texts) -> Texts:
+    async def ask(state: Texts) -> Texts:
         return {"texts": [str(interrupt("Which?"))]}
 
     graph: StateGraph[Texts, None, Texts, Texts] = StateGraph(Texts)
