@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import count
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sqlalchemy import delete
 
 from bursar.budget import Ledger, Limits, Store
@@ -19,10 +22,27 @@ from bursar.budget.testing.plain import Clock
 from bursar.tools.effect_table import MIGRATIONS, effect, metadata
 from bursar.tools.journal import Done, EffectId, EffectJournal, Fresh, InDoubt
 from bursar.tools.result import ToolResult
+from tests.support.ledger import new_store
 
 IN_DOUBT = InDoubt("run_1:task::0:tool", "a", asked=False)
 ASKED = InDoubt("run_1:task::0:tool", "a", asked=True)
 PAID = ToolResult("paid \N{EURO SIGN}10\0")
+
+
+def opened(ledger: Ledger, run_id: str) -> Call:
+    """A call of a tool in a new run, which is held here."""
+    call = refund(run_id)
+    ledger.gates.open(call.scope, Limits.unlimited())
+    ledger.gates.hold(call.scope.run_path, "here", 60)
+    return call
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ledger, Iterator[int]]]:
+    """A ledger, and numbers for runs that it has not had."""
+    with closing(new_store(tmp_path_factory.mktemp("journal"))) as store:
+        migrate(store, scripts=MIGRATIONS, version_table="bursar_effects_version")
+        yield Ledger(store, clock=Clock()), count()
 
 
 @pytest.fixture
@@ -31,9 +51,7 @@ def ledger(store_url: str) -> Iterator[Ledger]:
         migrate(store, scripts=MIGRATIONS, version_table="bursar_effects_version")
         ledger = Ledger(store, clock=Clock())
         for run_id in ("run_1", "run_2"):
-            scope = Scope(tenant="acme", agents=("support",), run_id=run_id)
-            ledger.gates.open(scope, Limits.unlimited())
-            ledger.gates.hold(scope.run_path, "here", 60)
+            opened(ledger, run_id)
         yield ledger
         with store.write() as connection:
             connection.execute(delete(effect))
@@ -180,3 +198,33 @@ def test_a_fork_that_asks_for_something_else_is_free_to_do_it(journal: EffectJou
     journal.finish(ITS, PAID, attempt="a")
     other = refund("run_2", digest="d2")
     assert journal.begin(other, "refund", attempt="b", forked_from=["run_1"]) == Fresh("run_2:task::0:tool")
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=st.lists(st.sampled_from(["begin", "ends", "goes away", "check: no", "doubt", "person: no"]), max_size=12))
+def test_whatever_happens_a_call_is_let_act_again_only_where_somebody_said_that_it_did_not_happen(
+    steps: list[str], empty: tuple[Ledger, Iterator[int]]
+) -> None:
+    """And never after it has ended."""
+    ledger, numbers = empty
+    journal, number = EffectJournal(ledger.store, Clock()), next(numbers)
+    call = opened(ledger, f"run_{number}")
+    its, acting, ended, said_no = EffectId.of(call), "", False, True
+    for attempt, step in enumerate(map(str, steps)):
+        asked = InDoubt(":".join(its[1:]), acting, asked=step.startswith("person"))
+        match step:
+            case "begin":
+                begun = journal.begin(call, "refund", attempt=str(attempt))
+                assert isinstance(begun, Fresh) == (said_no and not ended)
+                assert isinstance(begun, Done) == ended
+                if isinstance(begun, Fresh):
+                    acting, said_no = str(attempt), False
+            case "ends":
+                ended |= journal.finish(its, PAID, attempt=acting)
+            case "goes away":
+                journal.withdraw(its, attempt=acting)
+                said_no |= bool(acting)
+            case "doubt":
+                journal.doubt(its, attempt=acting)
+            case _:
+                said_no |= journal.settle(its, asked, result=None, by="dana")
