@@ -361,6 +361,12 @@ def test_a_dry_run_changes_nothing(bursar: Command, waiting: Waiting) -> None:
     assert bursar("inbox", "show", id, "--json").json == before
 
 
+def test_a_dry_run_says_what_would_be_refused(bursar: Command, waiting: Waiting) -> None:
+    id = waiting()
+    assert bursar("inbox", "approve", id, "--by", "mallory", "--dry-run").code == Exit.ERROR
+    assert bursar("inbox", "edit", id, "--args", '{"order_id": 7}', "--dry-run").code == Exit.USAGE
+
+
 def test_every_answer_can_be_read_by_a_program(bursar: Command, waiting: Waiting) -> None:
     for verb in VERBS:
         id = waiting()

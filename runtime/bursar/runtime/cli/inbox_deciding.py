@@ -106,7 +106,9 @@ def _decided(id: int, choose: Choose, how: How, note: str) -> _Decided:
         if not found.digest.startswith(how.digest):
             raise ConflictError(f"escalation {id} is not about {how.digest}", next_step=f"bursar inbox show {id}")
         decision = choose(found)
-        if not how.dry_run:
+        if how.dry_run:
+            books.escalations.rehearse(id, decision, author(how.by), digest=found.digest)
+        else:
             found = books.escalations.decide(id, decision, author(how.by), note, digest=found.digest)
         row = books.records.row(found.run_id)
         return _Decided(escalation=found, decision=decision, run=books.records.show(row), target=row["target"])

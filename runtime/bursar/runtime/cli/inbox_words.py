@@ -130,6 +130,8 @@ def _facts(one: Escalation, run: Run, now: datetime) -> Iterator[tuple[str, str 
     yield "asked by", asks
     if one.amount_nanousd is not None:
         yield "amount", format_usd(one.amount_nanousd)
+    for found in one.evidence:
+        yield from ((plain(name), value if isinstance(value, str) else _value(value)) for name, value in found.items())
     rule = Rule.from_record(one.rule)
     yield "may decide", _deciders(one, rule)
     if one.first_by:
@@ -148,8 +150,6 @@ def _facts(one: Escalation, run: Run, now: datetime) -> Iterator[tuple[str, str 
     yield "run", Text.assemble(run.id, "  ", status_text(run.status))
     if run.output:
         yield "work so far", run.output
-    for found in one.evidence:
-        yield from ((plain(name), value if isinstance(value, str) else _value(value)) for name, value in found.items())
     yield "digest", one.digest[:DIGEST_SHOWN]
     if one.decision is not None and one.decided_at is not None:
         yield one.status, f"{in_words(one.decision)} by {one.decided_by}, {_moment(one.decided_at, now)}"

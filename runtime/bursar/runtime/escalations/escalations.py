@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -137,9 +137,10 @@ class Escalations:
                 require_tool(row, decision, tools)
                 decide(connection, row, decision, by=by, said="", digest=None, now=now)
 
-    def opening(self, run_row: Record, asked: Sequence[Asked] | None) -> Also:
+    def opening(self, run_row: Record, asked: Sequence[Asked] | None, *, refused: bool = False) -> Also:
         """What is to be done in the transaction that lets a run wait or end; None where nobody looked what it asks.
 
+        `refused` says that its graph did not take an answer, and asks again.
         Reads what the run has cost and may cost more, so it is not for use within a transaction.
         """
         if asked is None:
@@ -148,7 +149,7 @@ class Escalations:
         tenant = self._tenant(run_row)
 
         def also(connection: Connection, row: Record) -> None:
-            open_all(connection, row, asked, tenant, costs, to_us(self._clock()))
+            open_all(connection, row, asked, tenant, costs, to_us(self._clock()), refused=refused)
 
         return also
 
@@ -216,6 +217,10 @@ def _found(row: RowMapping | None, id: int, tenant: str | None) -> RowMapping:
     if row is None or tenant not in (None, row["tenant"]):
         raise NotFoundError(f"there is no escalation {id}", next_step="bursar inbox ls")
     return row
+
+
+class _Rehearsed(Exception):
+    """Let the transaction be undone."""
 
 
 def _nothing(connection: Connection, row: Record) -> None:
