@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -115,6 +115,12 @@ class Escalations:
             decide(connection, row, decision, by=by, said=note, digest=digest, now=now)
 
         return self._change(id, tenant, change)
+
+    def rehearse(self, id: int, decision: Decision, by: str, digest: str | None = None) -> None:
+        """Raise what `decide` would raise now; nothing is changed."""
+        with suppress(_Rehearsed), self._locked(id) as (connection, row):
+            decide(connection, row, decision, by=by, said="", digest=digest, now=to_us(self._clock()))
+            raise _Rehearsed
 
     def decide_for(
         self, run_id: str, decisions: Mapping[str, Decision], *, by: str, tools: Collection[str] | None = None
