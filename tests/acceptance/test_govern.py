@@ -13,9 +13,10 @@ from langchain.agents.middleware import ModelFallbackMiddleware, ModelRetryMiddl
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_openai import ChatOpenAI
+from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.types import Command
+from langgraph.types import CachePolicy, Command
 from pydantic import SecretStr
 
 from bursar.agents.load import load_agent
@@ -156,6 +157,37 @@ async def test_declared_limits(runtime: Runtime, true_provider: TrueProvider) ->
     assert (wider.status, wider.agent, wider.steps) == ("stopped", "asker", 1)
     tighter = await runtime.run(graph, ASKED, tenant="acme", limits=Limits(steps=0))
     assert (tighter.status, tighter.steps, true_provider.bill.calls) == ("stopped", 0, 1)
+
+
+async def test_a_cache_of_nodes(tmp_path: Path, true_provider: TrueProvider) -> None:
+    """What a node came to is kept for its own tenant: another's run is not given it, and pays."""
+
+    async def node(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [await chat_model("small").ainvoke("Who am I?")]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("node", node, cache_policy=CachePolicy())
+    graph.add_edge(START, "node")
+    governed = govern(graph.compile(cache=InMemoryCache()))
+    async with opened(write_config(tmp_path, true_provider, tenants={"acme": {}, "globex": {}})) as runtime:
+        steps = [
+            (
+                await runtime.run(
+                    governed,
+                    {
+                        "messages": [
+                            (
+                                "user",
+                                "Hello",
+                            )
+                        ]
+                    },
+                    tenant=tenant,
+                )
+            ).steps
+            for tenant in ("acme", "acme", "globex", "globex")
+        ]
+    assert (steps, true_provider.bill.calls) == ([1, 0, 1, 0], 2)
 
 
 A_FILE = """

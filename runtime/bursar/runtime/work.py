@@ -20,6 +20,7 @@ from bursar.memory.declared import with_declared_types
 from bursar.runtime.agent_graph import agent_graph, answer_in
 from bursar.runtime.governed import AnyGraph, Governed, govern, plain_name
 from bursar.runtime.graph_context import read_context
+from bursar.runtime.tenant_cache import TenantCache
 
 __all__ = ["Source", "Work", "work_of"]
 
@@ -146,7 +147,12 @@ def work_of(source: Source, checkpointer: BaseCheckpointSaver[Any], *, name: str
     return Work(
         name=governed.name,
         source=source,
-        graph=graph.copy({"checkpointer": with_declared_types(checkpointer, graph)}),
+        graph=graph.copy(
+            {
+                "checkpointer": with_declared_types(checkpointer, graph),
+                "cache": None if graph.cache is None else TenantCache(graph.cache),
+            }
+        ),
         agent=None,
         governed=governed,
         limits=governed.limits,
