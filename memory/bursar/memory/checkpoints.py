@@ -83,9 +83,10 @@ class CheckpointSaver(Hops):
     ) -> Iterator[CheckpointTuple]:
         """The checkpoints of a thread, or of all threads of the tenant, newest first."""
         named = config["configurable"] if config else {}
+        thread_id = named.get("thread_id")
         wanted = Wanted(
             tenant=str(named.get(TENANT_KEY, self._tenant)),
-            thread_id=named.get("thread_id"),
+            thread_id=None if thread_id is None else str(thread_id),
             ns=named.get("checkpoint_ns"),
             id=named.get("checkpoint_id"),
             before=get_checkpoint_id(before) if before else None,
@@ -116,7 +117,8 @@ class CheckpointSaver(Hops):
                 elif name in values:
                     kind, content = fresh.get(name) or self._dumped(name, values[name])
                     kept[name] = version, Kept(kind, held.strands.keep(content, f"{place.ns}:{name}"))
-            held.put(place.ns, checkpoint["id"], facts.get("run_id"), Row(place.id, said, kept))
+            run_id = facts.get("run_id")
+            held.put(place.ns, checkpoint["id"], run_id and str(run_id), Row(place.id, said, kept))
             held.save()
         return config_of(place, checkpoint["id"])
 

@@ -47,14 +47,20 @@ def test_an_upgrade_makes_the_tables_of_a_server_and_a_dry_run_does_not(bursar: 
     assert planned in bursar("db", "upgrade", "--dry-run").out
     assert "ledger upgraded from nothing to 0001, runs upgraded from nothing to 0001" in bursar("db", "upgrade").out
     assert bursar("db", "upgrade").out.endswith(": up to date\n")
-    assert bursar("db", "upgrade", "--json").json["found"] == {"ledger": "0001", "runs": "0001"}
+    assert bursar("db", "upgrade", "--json").json["found"] == dict.fromkeys(
+        ("ledger", "runs", "effects", "checkpoints"), "0001"
+    )
+
+
+def parts(version: str) -> str:
+    return ", ".join(f"{part} at {version}" for part in ("ledger", "runs", "effects", "checkpoints"))
 
 
 def test_the_doctor_says_which_server_and_what_is_in_it(bursar: Command, url: str) -> None:
     found = looked_at()
-    assert (found.state, found.text) == ("ok", f"{url} (PostgreSQL 18): ledger at nothing, runs at nothing")
+    assert (found.state, found.text) == ("ok", f"{url} (PostgreSQL 18): {parts('nothing')}")
     bursar("db", "upgrade")
-    assert looked_at().text == f"{url} (PostgreSQL 18): ledger at 0001, runs at 0001"
+    assert looked_at().text == f"{url} (PostgreSQL 18): {parts('0001')}"
 
 
 def test_a_server_that_is_not_there_is_said_so_without_the_password(bursar: Command, tmp_path: Path) -> None:
