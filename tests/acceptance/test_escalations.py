@@ -11,6 +11,9 @@ from time import perf_counter
 from typing import Any
 
 import pytest
+from langgraph.graph import START, StateGraph
+from langgraph.types import interrupt
+from pydantic import BaseModel, field_validator
 
 from bursar.agents import Agent
 from bursar.budget import Limits
@@ -233,3 +236,35 @@ async def test_a_run_goes_on_soon_after_its_decision(runtime: Runtime, true_prov
         took.append(perf_counter() - before)
         await ended(runtime, run.id)
     assert median(took) < 1, took
+
+
+class Even(BaseModel):
+    """What JSON Schema cannot say."""
+
+    number: int
+
+    @field_validator("number")
+    @classmethod
+    def _is_even(cls, value: int) -> int:
+        if value % 2:
+            raise ValueError("expected an even number")
+        return value
+
+
+async def test_an_answer_that_the_graph_refuses_is_asked_for_again(
+    runtime: Runtime, true_provider: TrueProvider
+) -> None:
+    """Its form said nothing against it; the run waits on, and says why."""
+
+    def node(_: dict[str, Any]) -> dict[str, Any]:
+        return {"number": interrupt("which number?", response_schema=Even).number}
+
+    graph: Any = StateGraph(dict)
+    graph.add_node("node", node)
+    graph.add_edge(START, "node")
+    run = await runtime.run(graph, {}, tenant="acme")
+    run = await runtime.resume(run.id, {run.interrupts[0].id: {"number": 3}}, by="eve")
+    assert (run.status, [one.words for one in run.interrupts]) == ("interrupted", ["which number?"])
+    assert "expected an even number" in run.stop_reason
+    run = await runtime.resume(run.id, {run.interrupts[0].id: {"number": 4}}, by="eve")
+    assert run.status == "succeeded"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.errors import GraphBubbleUp, GraphRecursionError
+from langgraph.errors import GraphBubbleUp, GraphRecursionError, is_invalid_resume
 from langgraph.types import Command
 from langgraph.types import Interrupt as GraphInterrupt
 
@@ -139,9 +139,8 @@ async def _failed(work: Work, config: RunnableConfig, error: BaseException) -> E
         value, questions = await _at_rest(work, config)
     except BursarError:  # the checkpoints themselves may be what failed
         return Ending(status="failed", cause=cause, interrupts=None, error=error)
-    return Ending(
-        status="failed", cause=cause, output=work.output(value), value=value, interrupts=questions, error=error
-    )
+    status: RunStatus = "interrupted" if is_invalid_resume(error) else "failed"  # the graph asks again
+    return Ending(status=status, cause=cause, output=work.output(value), value=value, interrupts=questions, error=error)
 
 
 async def at_rest(work: Work, config: RunnableConfig) -> Ending:

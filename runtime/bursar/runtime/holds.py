@@ -128,7 +128,9 @@ class Holds:
         values: dict[str, Any] = {} if ending.output is None else {"output": ending.output}
         if ending.interrupts is not None:
             values = {"output": ending.output}
-        also = self._escalations.opening(row, () if ending.status in _OVER else ending.interrupts)
+        asked = () if ending.status in _OVER else ending.interrupts
+        refused = ending.status == "interrupted" and ending.error is not None
+        also = self._escalations.opening(row, asked, refused=refused)
         changing = self._records.changing(row["id"], ending.status, cause=ending.cause, **values)
         with changing as connection:
             left = let_go(connection, run_path(row), hold.epoch, self._now_us())

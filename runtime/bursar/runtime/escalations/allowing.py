@@ -14,7 +14,7 @@ from bursar.budget.windows import from_us
 from bursar.runtime.escalations.fitting import in_words, type_of
 from bursar.runtime.escalations.granting import amounts_of
 from bursar.runtime.escalations.records import Decision
-from bursar.runtime.escalations.rule import Rule, amount_in
+from bursar.runtime.escalations.rule import Rule, amount_in, at_stake
 
 __all__ = [
     "amount_of",
@@ -100,8 +100,7 @@ def amount_of(row: RowMapping, rule: Rule, decision: Decision) -> int | None:
         return amounts_of(decision).nanousd
     if kind == "edit" and json.loads(row["allowed"]):
         return amount_in(decision["args"], rule.amount)
-    amount: int | None = row["amount_nanousd"]
-    return amount
+    return at_stake(row["amount_nanousd"], row["reason"])
 
 
 def require_ceiling(row: RowMapping, rule: Rule, by: str, amount: int | None) -> None:

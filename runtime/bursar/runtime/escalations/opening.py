@@ -30,7 +30,14 @@ class Costs:
 
 
 def open_all(
-    connection: Connection, run_row: RowMapping, asked: Sequence[Asked], tenant: TenantConfig, costs: Costs, now: int
+    connection: Connection,
+    run_row: RowMapping,
+    asked: Sequence[Asked],
+    tenant: TenantConfig,
+    costs: Costs,
+    now: int,
+    *,
+    refused: bool = False,
 ) -> None:
     """Make an escalation of each question that is new, and withdraw those that the run does not ask any more.
 
@@ -39,7 +46,7 @@ def open_all(
     before = _by_interrupt(connection, run_row["id"])
     for one in asked:
         known = before.get(one.id)
-        if known is None or known["status"] == "withdrawn" or (known["status"] == "expired" and not known["decision"]):
+        if known is None or _is_asked_again(known, refused):
             _open(connection, run_row, one, tenant, costs, now, again=known)
     wanted = {one.id for one in asked}
     for row in before.values():
@@ -90,10 +97,23 @@ def _open(
     if again is None:
         insert_once(connection, escalation, values)
     else:
-        _change(connection, again["id"], {**values, "level": 0, "first_decision": None, "first_by": None})
+        _change(connection, again["id"], {**values, **_UNDECIDED})
     row = _by_interrupt(connection, run_row["id"])[one.id]
     note(connection, row, "opened", now)
     notify(connection, row, rule, "escalation.opened", f"{run_row['agent']} asks: {one.words}", now)
+
+
+_UNDECIDED: dict[str, Any] = {
+    **dict.fromkeys(("first_decision", "first_by", "decision", "decided_by", "decided_us", "taken_us", "assignee")),
+    "level": 0,
+}
+
+
+def _is_asked_again(row: RowMapping, refused: bool) -> bool:
+    """Whether what the run asks was asked before and came to no answer that its graph takes."""
+    if row["decision"] is None:
+        return row["status"] in ("withdrawn", "expired")
+    return refused and row["taken_us"] is not None and row["kind"] in ("plain", "call")
 
 
 def _by_interrupt(connection: Connection, run_id: str) -> dict[str, RowMapping]:

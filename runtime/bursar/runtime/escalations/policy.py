@@ -10,7 +10,7 @@ from bursar.runtime.config import TenantConfig
 from bursar.runtime.config_escalations import EscalationsConfig, LevelConfig, PersonConfig, RuleConfig, span
 from bursar.runtime.escalations.hours import Hours
 from bursar.runtime.escalations.records import Asked
-from bursar.runtime.escalations.rule import Level, MomentKind, Rule, amount_in
+from bursar.runtime.escalations.rule import Level, MomentKind, Rule, amount_in, at_stake
 
 __all__ = ["rule_for"]
 
@@ -29,14 +29,15 @@ def rule_for(tenant: TenantConfig, agent: str, asked: Asked, now: int) -> tuple[
 def _amount(asked: Asked, argument: str | None) -> int | None:
     if asked.amount_nanousd is not None:
         return asked.amount_nanousd
-    return amount_in(asked.payload.get("args") or {}, argument)
+    return amount_in(asked.payload.get("args") or asked.payload.get("arguments") or {}, argument)
 
 
 def _fits(rule: RuleConfig, agent: str, asked: Asked, amount: int | None) -> bool:
     given = ((rule.reasons, asked.reason), (rule.tools, asked.payload.get("tool")), (rule.agents, agent))
     if any(wanted is not None and one not in wanted for wanted, one in given):
         return False
-    return rule.above_usd is None or amount is None or amount > nanousd(rule.above_usd)
+    stake = at_stake(amount, asked.reason)
+    return rule.above_usd is None or stake is None or stake > nanousd(rule.above_usd)
 
 
 def _frozen(

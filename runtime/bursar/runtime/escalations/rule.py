@@ -9,8 +9,9 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from bursar.budget.money import nanousd
+from bursar.runtime.escalations.records import Reason
 
-__all__ = ["Level", "MomentKind", "OnExpiry", "Rule", "amount_in"]
+__all__ = ["Level", "MomentKind", "OnExpiry", "Rule", "amount_in", "at_stake"]
 
 MomentKind = Literal[
     "remind",  # those who may decide are reminded
@@ -94,6 +95,14 @@ class Rule:
         """Whether two people must agree; an amount that nobody knows is above any."""
         above = self.two_above_nanousd
         return above is not None and (amount_nanousd is None or amount_nanousd > above or above == 0)
+
+
+_ABOUT_MONEY = ("approval", "budget", "in_doubt")
+
+
+def at_stake(amount_nanousd: int | None, reason: Reason) -> int | None:
+    """The money that a decision lets go: none where it is no matter of money, None where nobody knows."""
+    return 0 if amount_nanousd is None and reason not in _ABOUT_MONEY else amount_nanousd
 
 
 def amount_in(arguments: Mapping[str, Any], name: str | None) -> int | None:

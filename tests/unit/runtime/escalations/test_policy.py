@@ -61,6 +61,7 @@ def test_the_first_rule_that_fits_decides_by_whom(desk_of: DeskOf) -> None:
     assert who(approval(amount_nanousd=None)) == ["eve", "finn"]  # what nobody knows is above any amount
     assert who(approval(payload={"tool": "transfer", "args": {}})) == ["gus"]
     assert who(more("run_9")) == ["finn"]
+    assert who(question()) == ["dana", "eve"]  # no matter of money
 
 
 def test_a_rule_stays_as_it_was_when_the_escalation_was_made(desk_of: DeskOf) -> None:
@@ -166,6 +167,18 @@ def test_one_person_in_many_threads_is_not_two(desk_of: DeskOf) -> None:
         thread.join()
     assert desk.escalations.get(one.id).status == "open"
     assert desk.history(one).count(("agreed", "dana")) == 1
+
+
+def test_a_question_that_is_no_matter_of_money_needs_one_person_above_any_amount(desk_of: DeskOf) -> None:
+    desk = desk_of(TWO)
+    [one] = desk.ask(question())
+    assert desk.escalations.decide(one.id, "yes", "dana").status == "decided"
+
+
+def test_an_action_of_which_nobody_knows_the_amount_needs_two(desk_of: DeskOf) -> None:
+    desk = desk_of(TWO)
+    [one] = desk.ask(approval(payload={"tool": "refund", "args": {"order": "1"}}, amount_nanousd=None))
+    assert desk.escalations.decide(one.id, APPROVE, "eve").status == "open"
 
 
 def test_a_question_for_two_takes_the_same_answer_of_both(desk_of: DeskOf) -> None:
