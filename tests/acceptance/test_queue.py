@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,10 +23,20 @@ from tests.support.provider import Answer, Behaviour, TrueProvider
 helper = Agent(name="helper", instructions="Help.")
 
 
+BOTH_STORES = pytest.mark.parametrize("config", ["sqlite", "postgresql"], indirect=True)
+
+
 @pytest.fixture
-def config(tmp_path: Path, true_provider: TrueProvider) -> Path:
+def config(tmp_path: Path, true_provider: TrueProvider, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """On SQLite, or on the store that a test asks for."""
     true_provider.behaviour = Behaviour(script=lambda _, calls: Answer(text=f"Answer {calls}."))
-    return write_config(tmp_path, true_provider, tenants={name: {} for name in ("acme", "rival", "third")})
+    tenants: dict[str, Any] = {name: {} for name in ("acme", "rival", "third")}
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield write_config(tmp_path, true_provider, tenants=tenants)
+    else:
+        server = request.getfixturevalue("postgres")
+        with server.database() as database:
+            yield write_config(tmp_path, true_provider, tenants=tenants, database=server.url(database))
 
 
 @pytest.fixture
@@ -55,6 +66,7 @@ async def test_a_submitted_run_waits_for_a_worker_and_sends_nothing(
     assert true_provider.bill.requests == 0
 
 
+@BOTH_STORES
 async def test_a_worker_executes_it_to_its_end(runtime: Runtime) -> None:
     """And each state that it came through is told, with its cause."""
     run = await runtime.submit(helper, "Help me.", tenant="acme")
@@ -104,6 +116,7 @@ async def test_a_run_whose_agent_cannot_be_loaded_is_left_to_others(
     assert (await runtime.get(lost.id)).status == "succeeded"
 
 
+@BOTH_STORES
 async def test_tenants_get_their_turns_in_fair_order(runtime: Runtime) -> None:
     """One that queued many runs first does not keep the others waiting."""
     for tenant, runs in (("acme", 4), ("rival", 2), ("third", 1)):
@@ -129,6 +142,7 @@ async def test_a_worker_executes_no_more_runs_at_once_than_it_may(
     assert (true_provider.bill.calls, true_provider.bill.in_flight_max) == (9, 3)
 
 
+@BOTH_STORES
 async def test_a_queued_run_can_be_cancelled(runtime: Runtime, true_provider: TrueProvider) -> None:
     run = await runtime.submit(helper, "Help me.", tenant="acme")
     assert (await runtime.cancel(run.id, by="dana")).status == "cancelled"
