@@ -105,7 +105,9 @@ class Runtime:
         self._accepting = Accepting(config, ledger, catalog, clock=clock)
         self._known = Known(checkpointer)
         self._waiting: dict[str, None] = {}
-        self._workers: set[Worker] = {self._worker(AT_ONCE_MAX, self._waits_here, takes_over=False)}
+        self._workers: set[Worker] = {
+            self._worker(AT_ONCE_MAX, self._waits_here, takes_over=False, wanted=lambda: bool(self._waiting))
+        }
 
     @classmethod
     @asynccontextmanager
@@ -384,6 +386,7 @@ class Runtime:
         fits: Callable[[Record], bool],
         *,
         takes_over: bool,
+        wanted: Callable[[], bool] = lambda: True,
         listener: Listener | None = None,
     ) -> Worker:
         return Worker(
@@ -395,6 +398,7 @@ class Runtime:
             concurrency=concurrency,
             fits=fits,
             takes_over=takes_over,
+            wanted=wanted,
             listener=listener,
         )
 

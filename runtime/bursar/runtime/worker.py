@@ -45,10 +45,12 @@ class Worker:
         concurrency: int,
         fits: Callable[[Record], bool],
         takes_over: bool,
+        wanted: Callable[[], bool] = lambda: True,
         listener: Listener | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`fits` says of a run, by its `id`, `agent` and `target`, whether it is for this worker.
+        """`fits` says of a run, by its `id`, `agent` and `target`, whether it is for this worker, and `wanted` whether
+        there can be any.
 
         Without `takes_over` it takes up what is queued only. Any worker ends the runs that were cancelled and whose
         holders died before they heard of it.
@@ -60,6 +62,7 @@ class Worker:
         self._concurrency = concurrency
         self._fits = fits
         self._takes_over = takes_over
+        self._wanted = wanted
         self._listener = listener
         self._monotonic = monotonic
         self._watch = Watch(lease_s, monotonic)
@@ -94,7 +97,7 @@ class Worker:
 
     async def _look(self) -> None:
         free = self._concurrency - len(self._tasks)
-        if free > 0:
+        if free > 0 and self._wanted():
             claimable = partial(self._records.claimable, self._is_free, free, after=self._last_tenant)
             for row in await self._ledger.do(claimable):
                 self._last_tenant = row["tenant"]
