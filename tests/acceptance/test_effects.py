@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from langgraph.types import interrupt
@@ -157,12 +157,14 @@ async def test_what_a_tool_says_of_its_failure_is_kept(runtime: Runtime, true_pr
 class Slow:
     """A tool that waits to be let go."""
 
-    def __init__(self, check: Callable[[str], Any] | None = None) -> None:
+    def __init__(
+        self, check: Callable[[str], Any] | None = None, approval: Literal["always", "never"] = "never"
+    ) -> None:
         self.begun, self.go = asyncio.Event(), threading.Event()
         self.acted = 0
         loop = asyncio.get_running_loop()
 
-        @tool(effect="reversible", name="pay", check=check)
+        @tool(effect="reversible", name="pay", check=check, approval=approval)
         def plain(order_id: str) -> str:
             """Pay."""
             loop.call_soon_threadsafe(self.begun.set)
@@ -170,7 +172,7 @@ class Slow:
             self.acted += 1
             return f"paid {order_id}"
 
-        @tool(effect="reversible", name="pay", check=check)
+        @tool(effect="reversible", name="pay", check=check, approval=approval)
         async def awaited(order_id: str) -> str:
             """Pay."""
             self.begun.set()
@@ -241,6 +243,23 @@ async def test_a_call_left_in_doubt_is_not_made_under_another_name(
     run = await runtime.resume(run_id, {run.interrupts[0].id: {"type": "reject"}}, by="dana")
     assert (run.status, slow.acted) == ("succeeded", 0)
     assert "nobody is asked again" in script.told[1]
+
+
+async def test_an_approval_says_nothing_of_a_call_that_was_cut_off(
+    runtime: Runtime, true_provider: TrueProvider
+) -> None:
+    """It let the call be made once; whether it was is another question, also to the same person."""
+    slow = Slow(approval="always")
+    script = Script(true_provider, ("pay", {"order_id": "1001"}))
+    run = await runtime.run(agent_of(slow.awaited), QUESTION, tenant="acme")
+    [asked] = run.interrupts
+    await cut_off(runtime, slow, runtime.resume(run.id, {asked.id: {"type": "approve"}}, by="dana"))
+    slow.go.set()
+    run = await runtime.resume(run.id)
+    [again] = run.interrupts
+    assert (again.reason, slow.acted) == ("in_doubt", 0)
+    run = await runtime.resume(run.id, {again.id: {"type": "approve"}}, by="dana")
+    assert (run.status, slow.acted, script.told) == ("succeeded", 1, ["paid 1001"])
 
 
 async def test_an_effect_cut_off_twice_is_asked_for_twice(runtime: Runtime, true_provider: TrueProvider) -> None:

@@ -117,25 +117,27 @@ class _Nodes:
         call_id = run.call_id()
         if state.get("stopped"):
             return await self._last_answer(run, state, call_id, state["stopped"])
-        failed = state.get("failed", [])
-        advice = advised(self._agent, run, state["messages"], failed)
+        advice = advised(self._agent, run, state["messages"], state.get("failed", []))
         if advice == "stop":
             return {"stopped": "a person stopped it: too much had failed", "failed": []}
-        if advice != "none":
-            failed, state = [], {**state, "messages": [*state["messages"], dict(advice)]}
+        if advice == "none":
+            return await self._turn(run, state, call_id)
+        said = dict(advice)
+        update = await self._turn(run, {**state, "messages": [*state["messages"], said], "failed": []}, call_id)
+        return {**update, "messages": [said, *update["messages"]]}
+
+    async def _turn(self, run: RunContext, state: AgentState, call_id: str) -> AgentState:
+        """The model's answer, or that it failed, where a person is to be asked about that."""
         try:
-            update = await self._answer(run, state, call_id)
+            return await self._answer(run, state, call_id)
         except ModelCallFailed as error:
             if self._agent.escalate.failures is None:
                 raise
-            update = {"messages": [], "failed": [*failed, str(error)]}
+            return {"messages": [], "failed": [*state.get("failed", []), str(error)]}
         except LimitReached as reached:
             if reached.is_paused or not run.gives_last_answer:
                 raise
-            update = await self._last_answer(run, state, call_id, reached.refusal.words(final=True), reached)
-        if advice != "none":
-            update["messages"].insert(0, dict(advice))
-        return update
+            return await self._last_answer(run, state, call_id, reached.refusal.words(final=True), reached)
 
     async def _answer(self, run: RunContext, state: AgentState, call_id: str) -> AgentState:
         agent = self._agent
