@@ -183,6 +183,19 @@ async def test_a_run_at_its_limit_says_what_it_has_and_goes_on_with_what_it_is_g
     assert true_provider.bill.calls == 2
 
 
+async def test_a_run_that_is_downgraded_goes_on_with_a_lower_tier(tmp_path: Path, true_provider: TrueProvider) -> None:
+    """Nothing was granted, so nothing more is spent."""
+    models = {"small": model_of(true_provider, price="free"), "large": model_of(true_provider, model="house-70b")}
+    tiers = {"small": ["small"], "large": ["large"]}
+    config = write_config(tmp_path, models, tiers=tiers, tenants={"acme": {"budgets": [{"usd": "1"}]}})
+    agent = Agent(name="support", instructions="Help.", tier="large")
+    async with opened(config) as runtime:
+        run = await runtime.run(agent, QUESTION, tenant="acme", limits=Limits(cost_usd="0.000001"), on_limit="escalate")
+        assert (run.status, true_provider.bill.calls) == ("interrupted", 0)
+        run = await runtime.resume(run.id, {run.interrupts[0].id: {"type": "downgrade"}}, by="dana")
+    assert (run.status, run.spent.nanousd, true_provider.bill.calls) == ("succeeded", 0, 1)
+
+
 async def test_a_run_that_is_stopped_at_its_limit_is_not_executed_again(
     runtime: Runtime, true_provider: TrueProvider
 ) -> None:
