@@ -25,7 +25,7 @@ from bursar.budget.errors import UsageError
 from bursar.runtime import Runtime, chat_model, govern
 from bursar.runtime.audit import UngovernedModel
 from tests.acceptance.patterns import MIDDLEWARE, PATTERNS, Pattern, look_up, react, retried, with_context
-from tests.acceptance.support import QUESTION, charged, opened, write_config
+from tests.acceptance.support import QUESTION, Texts, charged, opened, write_config
 from tests.support.provider import Answer, Behaviour, TrueProvider
 
 ASKED: Any = {"messages": [("user", QUESTION)]}
@@ -162,32 +162,20 @@ async def test_declared_limits(runtime: Runtime, true_provider: TrueProvider) ->
 async def test_a_cache_of_nodes(tmp_path: Path, true_provider: TrueProvider) -> None:
     """What a node came to is kept for its own tenant: another's run is not given it, and pays."""
 
-    async def node(state: MessagesState) -> dict[str, Any]:
-        return {"messages": [await chat_model("small").ainvoke("Who am I?")]}
+    async def node(state: Texts) -> Texts:
+        return {"texts": [str((await chat_model("small").ainvoke(state["question"])).text)]}
 
-    graph = StateGraph(MessagesState)
+    graph = StateGraph(Texts)
     graph.add_node("node", node, cache_policy=CachePolicy())
     graph.add_edge(START, "node")
     governed = govern(graph.compile(cache=InMemoryCache()))
     async with opened(write_config(tmp_path, true_provider, tenants={"acme": {}, "globex": {}})) as runtime:
-        steps = [
-            (
-                await runtime.run(
-                    governed,
-                    {
-                        "messages": [
-                            (
-                                "user",
-                                "Hello",
-                            )
-                        ]
-                    },
-                    tenant=tenant,
-                )
-            ).steps
+        runs = [
+            await runtime.run(governed, {"question": QUESTION}, tenant=tenant)
             for tenant in ("acme", "acme", "globex", "globex")
         ]
-    assert (steps, true_provider.bill.calls) == ([1, 0, 1, 0], 2)
+    assert {run.status for run in runs} == {"succeeded"}
+    assert ([run.steps for run in runs], true_provider.bill.calls) == ([1, 0, 1, 0], 2)
 
 
 A_FILE = """
