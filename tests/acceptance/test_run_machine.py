@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +18,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from bursar.budget import Store
 from bursar.runtime.config import load_config
 from bursar.runtime.opening import open_ledger
+from tests.support.postgres import Postgres
 from tests.support.run_machine import CONFIG, RunMachine
 from tests.support.run_world import mortal
 
@@ -77,3 +78,24 @@ def test_any_schedule_on_sqlite(folder: Path, number: int) -> None:
                 super().teardown()
 
     try_schedules(Machine, number, 10)
+
+
+@pytest.mark.parametrize("number", range(1_000, 1_010 if NIGHTLY else 1_001))
+def test_any_schedule_on_postgresql(folder: Path, postgres: Postgres, number: int) -> None:
+    with postgres.database() as template:
+        config = _config(folder, postgres.url(template))
+        open_ledger(load_config(config))[0].close()
+
+        class Machine(RunMachine):
+            def __init__(self) -> None:
+                self.stack = ExitStack()
+                url = postgres.url(self.stack.enter_context(postgres.database(template=template)))
+                self.config = _config(folder, url)
+                self.store = self.stack.enter_context(closing(Store(url)))
+                super().__init__()
+
+            def teardown(self) -> None:
+                with self.stack:
+                    super().teardown()
+
+        try_schedules(Machine, number, 50 if NIGHTLY else 3)
