@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 
 import bursar.memory.opening
 from bursar.budget.errors import ConfigError
+from bursar.budget.stores.store import Store
 from bursar.memory import CheckpointsUnavailable, open_checkpoints
+from bursar.memory.schema import metadata
 from bursar.memory.threads import Held
 from tests.support.checkpoints import execute, written
 from tests.support.postgres import Postgres
@@ -177,3 +181,11 @@ async def test_tables_of_another_version_are_explained_in_every_use(checkpoints_
             await saver.aget_tuple(writes_of("1"))
         with pytest.raises(CheckpointsUnavailable, match="body"):
             _ = [seen async for seen in saver.alist(None)]
+
+
+def test_the_migrations_make_what_the_tables_are_declared_as(checkpoints_url: str) -> None:
+    asyncio.run(use(checkpoints_url))
+    with closing(Store(checkpoints_url)) as store, store.read() as connection:
+        context = MigrationContext.configure(connection)
+        changes = [change for change in compare_metadata(context, metadata) if "checkpoint" in repr(change)]
+    assert [change for change in changes if "bursar_checkpoints_version" not in repr(change)] == []
