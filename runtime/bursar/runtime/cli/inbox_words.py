@@ -15,9 +15,9 @@ from bursar.budget.windows import from_us
 from bursar.runtime.cli.answers import answers
 from bursar.runtime.cli.moments import distance
 from bursar.runtime.cli.output import Column, console, indented, print_table, print_words, status_text
-from bursar.runtime.cli.words import parted, plain, short, shown_time
+from bursar.runtime.cli.words import parted, plain, short, shown, shown_time
 from bursar.runtime.escalations.fitting import in_words
-from bursar.runtime.escalations.rule import OnExpiry, Rule
+from bursar.runtime.escalations.rule import Rule
 from bursar.runtime.runs.run import Run
 
 if TYPE_CHECKING:
@@ -45,13 +45,6 @@ WORDS_MAX = 120
 
 VALUE_MAX = 2_000
 """How many characters of one argument are shown; --json shows all."""
-
-_EXPIRY: Mapping[OnExpiry, str] = {
-    "reject": "then it is rejected",
-    "escalate": "then, after its last level, it is rejected",
-    "downgrade": "then the run goes on with lower tiers",
-    "keep": "then it goes on waiting",
-}
 
 
 def print_list(found: Sequence[Escalation], now: datetime) -> None:
@@ -99,12 +92,21 @@ def _asked(one: Escalation) -> str:
 
 
 def _matter(payload: Mapping[str, Any]) -> Iterator[str]:
-    """The action with each argument, or whatever else is asked about."""
+    """The action with each argument, how the limit stands, or whatever else is asked about."""
     if isinstance(payload.get("args"), Mapping):
         yield plain(str(payload.get("tool", "")))
         yield from (f"  {line}" for line in _named(payload["args"]))
+    elif isinstance(payload.get("refusal"), Mapping):
+        yield from _limit(payload["refusal"])
     else:
         yield from _named(payload)
+
+
+def _limit(refusal: Mapping[str, Any]) -> Iterator[str]:
+    dimension = str(refusal["dimension"])
+    for name, key in (("limit", "limit"), ("spent", "posted"), ("held", "held"), ("needed", "needed")):
+        if refusal[key]:
+            yield f"{name}: {shown(dimension, refusal[key])}"
 
 
 def _named(given: Mapping[str, Any]) -> Iterator[str]:
@@ -192,7 +194,12 @@ def _happened(history: Sequence[EscalationEvent], now: datetime) -> Iterator[tup
 def _deadline(one: Escalation, rule: Rule, now: datetime) -> str:
     if one.expires_at is None:
         return "none: it waits until somebody decides"
-    return f"{_moment(one.expires_at, now)}, {_EXPIRY[rule.on_expiry]}"
+    after = ", after its last level," if rule.on_expiry == "escalate" else ""
+    if one.reason == "budget" and rule.on_expiry == "downgrade":
+        end = "the run goes on with lower tiers"
+    else:
+        end = "it is rejected" if "reject" in one.allowed else "the run ends with what it has"
+    return f"{_moment(one.expires_at, now)}, then{after} {end}"
 
 
 def _moment(at: datetime, now: datetime) -> str:
