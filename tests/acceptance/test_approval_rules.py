@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bursar.agents import Agent
+from bursar.budget.errors import ConflictError
 from bursar.runtime import Runtime
 from bursar.tools import above, ask_human, tool
 from bursar.tools.approval import Approval
@@ -98,13 +99,35 @@ async def test_the_same_call_is_not_asked_for_again_after_a_rejection(
 async def test_a_decision_on_a_tool_that_is_gone_does_nothing(
     decision: dict[str, Any], runtime: Runtime, true_provider: TrueProvider
 ) -> None:
-    """The agent was changed while it waited, and the model is told."""
+    """The agent was changed while it waited. Who decides is told; or, where its code is not known there, the model."""
     desk = Desk(true_provider, "always", [refund_of(60)])
     run = await runtime.run(desk.agent, QUESTION, tenant="acme")
     [asked] = run.interrupts
     without = Agent(name="support", instructions="Settle refunds.", tools=[ask_human])
-    run = await runtime.resume(run.id, {asked.id: decision}, by="dana", source=without)
+    with pytest.raises(ConflictError, match="has no tool refund any more"):
+        await runtime.resume(run.id, {asked.id: decision}, by="dana", source=without)
+    async with Runtime.open(runtime.config) as elsewhere:
+        [open_] = await elsewhere.escalations.ls(run_id=run.id)
+        await elsewhere.escalations.decide(open_.id, decision, by="dana")
+        run = await elsewhere.resume(run.id, source=without)
     assert (run.status, desk.paid) == ("succeeded", [])
+    assert "there is no tool 'refund'" in desk.told[0]
+
+
+async def test_a_decision_on_a_tool_whose_name_an_agent_has_now_does_nothing(
+    runtime: Runtime, true_provider: TrueProvider
+) -> None:
+    desk = Desk(true_provider, "always", [("refund", {"task": "Refund all."})])
+
+    @tool(name="refund")
+    def before(task: str) -> str:
+        """Refund."""
+        raise AssertionError("it must not be called")
+
+    run = await runtime.run(Agent(name="support", instructions="-", tools=[before]), QUESTION, tenant="acme")
+    now = Agent(name="support", instructions="-", tools=[Agent(name="refund", instructions="Refund.")])
+    run = await runtime.resume(run.id, {run.interrupts[0].id: {"type": "approve"}}, by="dana", source=now)
+    assert (run.status, run.steps) == ("succeeded", 2)
     assert "there is no tool 'refund'" in desk.told[0]
 
 

@@ -55,7 +55,8 @@ async def made(agent: Agent, run: RunContext, asked: Asked, delegate: Delegate) 
     call = asked["call"]
     name = call["function"]["name"]
     found = agent.tool(name)
-    if found is None:
+    asks = asked["verdict"]["asks"]
+    if found is None or (asks and isinstance(found, Agent)):  # a tool with a rule was asked for, not an agent
         known = ", ".join(tool.name for tool in agent.tools) or "none"  # type: ignore[union-attr]
         return told(call, f"error: there is no tool {name!r}; the tools are: {known}")
     try:
@@ -63,7 +64,7 @@ async def made(agent: Agent, run: RunContext, asked: Asked, delegate: Delegate) 
         digest = action_digest(name, arguments)
         if digest in asked["refused"]:
             return told(call, f"{asked['refused'][digest]}; nobody is asked again about the same call")
-        if asked["verdict"]["asks"] and isinstance(found, Tool):
+        if asks and isinstance(found, Tool):
             decision = _decision(run, found, arguments, asked)
             if decision["type"] == "respond":
                 return told(call, str(decision.get("message") or ""))

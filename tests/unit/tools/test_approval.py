@@ -96,7 +96,11 @@ def test_a_rule_above_an_amount_that_the_tool_is_not_given_is_refused() -> None:
         refunding(above("amount", "50"))
 
 
-@pytest.mark.parametrize("rule", ["sometimes", 50, ["never"]])
+async def awaited(_: Mapping[str, Any]) -> bool:
+    return False
+
+
+@pytest.mark.parametrize("rule", ["sometimes", 50, ["never"], awaited])
 def test_what_is_no_rule_is_refused(rule: Any) -> None:
     with pytest.raises(UsageError, match="approval="):
         refunding(rule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -74,10 +75,10 @@ def check_rule(tool: str, rule: Approval, parameters: Mapping[str, Any]) -> None
     if isinstance(rule, Above) and rule.argument not in parameters.get("properties", {}):
         known = ", ".join(parameters.get("properties", {})) or "none"
         raise UsageError(f"tool {tool!r}: above({rule.argument!r}, ...) names no parameter of it (it has: {known})")
-    if rule not in get_args(_Word) and not callable(rule):
+    if (rule not in get_args(_Word) and not callable(rule)) or inspect.iscoroutinefunction(rule):
         words = ", ".join(get_args(_Word))
         raise UsageError(
-            f"tool {tool!r}: approval={rule!r}, expected one of {words}, or a function of the arguments",
+            f"tool {tool!r}: approval={rule!r}, expected one of {words}, or a plain function of the arguments",
             next_step='approval=above("amount_usd", "50")',
         )
 
