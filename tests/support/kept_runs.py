@@ -55,6 +55,12 @@ async def send(to: str) -> str:
     return f"sent {to}"
 
 
+@tool(effect="none")
+async def find(to: str) -> str:
+    """Find somebody."""
+    return f"found {to}"
+
+
 class Plan(TypedDict, total=False):
     """The state of the graph."""
 
@@ -78,7 +84,7 @@ SOURCES: dict[str, Any] = {
     "approval": Agent(name="cashier", instructions="Pay.", tools=[pay]),
     "question": _graph(),
     "in doubt": Agent(name="clerk", instructions="Send.", tools=[send]),
-    "stopped": Agent(name="poor", instructions="Pay.", tools=[pay], limits=Limits(steps=1), on_limit="stop"),
+    "stopped": Agent(name="poor", instructions="Find.", tools=[find], limits=Limits(steps=1), on_limit="stop"),
 }
 """What the runs execute, by what they wait for."""
 
