@@ -16,8 +16,8 @@ from langchain_openai import ChatOpenAI
 from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.types import CachePolicy, Command
-from pydantic import SecretStr
+from langgraph.types import CachePolicy, Command, interrupt
+from pydantic import BaseModel, SecretStr
 
 from bursar.agents.load import load_agent
 from bursar.budget import Limits
@@ -29,6 +29,10 @@ from tests.acceptance.support import QUESTION, Texts, charged, opened, write_con
 from tests.support.provider import Answer, Behaviour, TrueProvider
 
 ASKED: Any = {"messages": [("user", QUESTION)]}
+
+
+class Size(BaseModel):
+    letter: str
 
 
 def plays(body: dict[str, Any], _: int) -> Answer:
@@ -157,6 +161,25 @@ async def test_declared_limits(runtime: Runtime, true_provider: TrueProvider) ->
     assert (wider.status, wider.agent, wider.steps) == ("stopped", "asker", 1)
     tighter = await runtime.run(graph, ASKED, tenant="acme", limits=Limits(steps=0))
     assert (tighter.status, tighter.steps, true_provider.bill.calls) == ("stopped", 0, 1)
+
+
+async def test_an_answer_that_a_node_has_a_schema_for(runtime: Runtime) -> None:
+    """An answer that does not fit what the node asked for is refused, and the run waits as before."""
+
+    def ask(state: Texts) -> Texts:
+        size: Size = interrupt("Which size?", response_schema=Size)
+        return {"texts": [f"{size.letter}!"]}
+
+    graph = StateGraph(Texts)
+    graph.add_node("ask", ask)
+    graph.add_edge(START, "ask")
+    run = await runtime.run(govern(graph), {"question": QUESTION}, tenant="acme")
+    (asked,) = run.interrupts
+    with pytest.raises(UsageError):
+        await runtime.resume(run.id, {asked.id: {"letter": 7}})
+    assert (await runtime.get(run.id)).status == "interrupted"
+    run = await runtime.resume(run.id, {asked.id: {"letter": "L"}})
+    assert (run.status, run.value["texts"]) == ("succeeded", ["L!"])
 
 
 async def test_a_cache_of_nodes(tmp_path: Path, true_provider: TrueProvider) -> None:
