@@ -19,11 +19,11 @@ test: .venv/ready ## All tests, in parallel
 test-vllm: .venv/ready .venv-vllm/models/ready ## A real vLLM on the CPU, with a tiny model (needs Python 3.11, and 3 GB of disk)
 	$(BIN)/pytest -q -n 0 --timeout 300 tests/vllm
 
-nightly: .venv/ready ## Ten thousand schedules, as many chaotic calls, four hundred kills, half a minute of hammering
-	BURSAR_SCHEDULES=nightly BURSAR_KILLS=64 $(BIN)/pytest -q -n auto --dist worksteal --timeout 1800 tests/unit/budget \
+nightly: .venv/ready ## Ten thousand schedules, as many chaotic calls, two hundred kills at every boundary, half a minute of hammering
+	BURSAR_SCHEDULES=nightly BURSAR_KILLS=200 $(BIN)/pytest -q -n auto --dist worksteal --timeout 1800 tests/unit/budget \
 		tests/integration/test_ledger_hammer.py tests/integration/test_ledger_processes.py \
 		tests/integration/test_gateway_chaos.py tests/acceptance/test_chaotic_calls.py \
-		tests/acceptance/test_killed_anywhere.py
+		tests/acceptance/test_killed_anywhere.py tests/acceptance/test_run_machine.py
 
 check: lint types contracts test ## Lint, types, import contracts and tests
 
