@@ -115,3 +115,12 @@ async def test_a_run_that_waits_for_a_person_goes_on_where_a_worker_is(
     done = await runtime.get(run.id)
     assert (done.status, done.output) == ("succeeded", "Signed.")
     assert true_provider.bill.requests == 2
+
+
+async def test_the_gateway_can_be_a_worker_too(runtime: Runtime, config: Path) -> None:
+    """What it executes when it is stopped is handed over like a worker's."""
+    run = await runtime.submit(clerk, "Go.", tenant="acme", target=TARGET)
+    with Child("-m", "bursar.runtime.cli", "serve", "--worker", "--port", "0", "--config", config) as gateway:
+        assert (await ended(runtime, run.id)).status == "succeeded"
+        gateway.send_signal(signal.SIGTERM)
+        assert gateway.wait(timeout_s=30) == 0, gateway.stderr
