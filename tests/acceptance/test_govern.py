@@ -121,6 +121,15 @@ async def test_langgraphs_own_stream(runtime: Runtime) -> None:
     assert sum(one.kind == "call" for one in events) == 2
 
 
+async def test_the_stream_of_a_run_that_is_resumed(runtime: Runtime) -> None:
+    """A run that is answered streams what comes after."""
+    pattern = MIDDLEWARE["HumanInTheLoop"]
+    run = await runtime.run(govern(pattern.graph(chat_model("small"))), pattern.given, tenant="acme")
+    answer = {run.interrupts[0].id: pattern.answers[0]}
+    events = [one async for one in runtime.stream_resume(run.id, answer, mode="updates")]
+    assert "tools" in [key for one in events if one.kind == "graph" for key in one.data["data"]]
+
+
 @pytest.mark.parametrize("mode", ["custom", "values"])
 async def test_one_mode(mode: Any, runtime: Runtime) -> None:
     """A mode alone, also the one by which the run itself follows its graph."""

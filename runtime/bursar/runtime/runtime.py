@@ -182,8 +182,7 @@ class Runtime:
         whose `data` has `type`, `ns` and `data` as LangGraph's `version="v2"` does.
         """
         new = await self._new(source, given, options)
-        heard = replace(new.work, modes=[mode] if isinstance(mode, str) else list(mode))
-        async for event in self._told(partial(self._engine.begin, replace(new, work=heard))):
+        async for event in self._told(partial(self._engine.begin, replace(new, work=new.work.heard(mode)))):
             yield event
 
     async def submit(self, source: Source, given: Any, **options: Unpack[RunOptions]) -> Run:
@@ -265,9 +264,10 @@ class Runtime:
         by: str = "caller",
         source: Source | None = None,
         tenant: str | None = None,
+        mode: StreamMode | Sequence[StreamMode] = (),
     ) -> AsyncGenerator[Event, None]:
-        """`resume`, telling what happens while it does; the last event is `ended` and carries the run."""
-        work = await self._work(run_id, source, tenant)
+        """`resume`, telling what happens while it does, as `stream` does; the last event carries the run."""
+        work = (await self._work(run_id, source, tenant)).heard(mode)
         async for event in self._told(partial(self._engine.resume, run_id, work, decisions or {}, by)):
             yield event
 

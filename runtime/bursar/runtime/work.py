@@ -54,6 +54,10 @@ class Work:
         """Of the graph's state; empty where none is declared."""
         return self.governed.version if self.governed is not None else ""
 
+    def heard(self, mode: StreamMode | Sequence[StreamMode]) -> Work:
+        """The same, for somebody who hears these modes of LangGraph's own stream."""
+        return replace(self, modes=[mode] if isinstance(mode, str) else list(mode))
+
     def within(self, context: str | None) -> Work:
         """The same in the context that a run keeps; raises UsageError where the graph takes it no more."""
         return self if context is None else replace(self, context=read_context(self.graph, context))
