@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bursar.budget.errors import UsageError
 from bursar.runtime.cli.chosen import Chosen
-from bursar.runtime.cli.moments import moment, zone_of
+from bursar.runtime.cli.moments import distance, moment, span, zone_of
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -67,3 +67,32 @@ def test_a_zone_has_its_iana_name(name: str) -> None:
 )
 def test_a_budget_is_drawn_where_it_covers_exactly_what_is_chosen(chosen: Chosen, path: str | None) -> None:
     assert chosen.budget_path == path
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0, "in 0 s"),
+        (89.9, "in 89 s"),
+        (90, "in 1 min"),
+        (5_399, "in 89 min"),
+        (3 * 3600 + 3599, "in 3 h"),
+        (172_799, "in 47 h"),
+        (172_800, "in 2 d"),
+        (-1, "1 s ago"),
+        (-7_200, "2 h ago"),
+    ],
+)
+def test_a_distance_is_rounded_down_so_that_no_deadline_seems_further_than_it_is(seconds: float, expected: str) -> None:
+    assert distance(NOON + timedelta(seconds=seconds), NOON) == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [("15m", 900), ("2h", 7_200), ("1d", 86_400)])
+def test_a_length_of_time_is_typed_in_minutes_hours_or_days(text: str, expected: int) -> None:
+    assert span(text).total_seconds() == expected
+
+
+@pytest.mark.parametrize("text", ["", "15", "soon", "-2h", "1.5h"])
+def test_what_is_no_length_of_time_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        span(text)
