@@ -14,26 +14,22 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from typing import Any, Literal, ParamSpec
+from typing import Any, ParamSpec
 
 from langgraph.types import Command
 
 from bursar.budget.errors import BursarError, ConflictError, LedgerError, LedgerUnavailable, UsageError
 from bursar.budget.gate import Hold, Sign
-from bursar.budget.limits import COUNT_MAX
-from bursar.budget.scope import Scope
 from bursar.memory import CheckpointSaver, CheckpointsUnavailable
 from bursar.runtime.accepting import NewRun
 from bursar.runtime.changed_graph import fit
 from bursar.runtime.config import Config
 from bursar.runtime.context import RunContext
+from bursar.runtime.contexts import Contexts, Listener
 from bursar.runtime.escalations.escalations import Escalations
 from bursar.runtime.escalations.records import Decision
-from bursar.runtime.events import Event
 from bursar.runtime.execution import Ending, at_rest, execute, graph_config
-from bursar.runtime.fork import Forked
 from bursar.runtime.holds import Holds
-from bursar.runtime.lease import Lease, terms_of
 from bursar.runtime.ledger_thread import LedgerThread
 from bursar.runtime.paid_call import PaidCalls
 from bursar.runtime.retention import require_kept
@@ -41,15 +37,9 @@ from bursar.runtime.run_ledger import RunLedger
 from bursar.runtime.runs.records import Record, Records, run_path
 from bursar.runtime.runs.run import Run
 from bursar.runtime.side_loop import SideLoop
-from bursar.runtime.tenants import organisation_of, tiers_of
 from bursar.runtime.work import Work
 
-__all__ = ["Engine", "Listener", "ended_after_cancel", "whatever_happens"]
-
-Listener = Callable[[Event], None]
-
-STANDING_WAIT_S = 2.0
-"""The longest that a call outside of any execution waits for the ledger: its caller can come again."""
+__all__ = ["Engine", "ended_after_cancel", "whatever_happens"]
 
 HEAR_S = 0.5
 """How often a process asks whether others have cancelled what it executes."""
@@ -112,12 +102,11 @@ class Engine:
         self._gates = ledger.ledger.gates
         self._records = records
         self._escalations = escalations
-        self._calls = calls
+        self.contexts = Contexts(config, ledger, calls, side_loop, clock)
         self._side_loop = side_loop
         self._checkpoints = checkpoints
         self.holder = holder
         self._holds = Holds(records, escalations, ledger.ledger, holder, config.lease_s, clock)
-        self._clock = clock
         self._taken: set[str] = set()
         self._ledgers: dict[str, RunLedger] = {}
         self._executing: dict[str, _Execution] = {}
@@ -316,7 +305,7 @@ class Engine:
         broken: Broken = _ITS_CALLERS,
     ) -> Run:
         run_id = row["id"]
-        context = self._context(row, hold, listener)
+        context = self.contexts.of_run(row, hold, listener)
         context.tell("started")
         execution = _Execution(task=asyncio.create_task(go(context)))
         self._executing[run_id] = execution
@@ -340,71 +329,6 @@ class Engine:
         finally:
             del self._executing[run_id], self._ledgers[run_id]
             execution.ended.set()
-
-    def standing(self, scope: Scope, *, tiers: tuple[str, ...] | None) -> RunContext:
-        """The context of calls that no execution makes, such as those by a gateway's key.
-
-        Nobody holds their run, whose gate must be open, and a limit refuses them one by one; where the tenant says
-        `downgrade`, lower tiers are asked before that.
-        """
-        tenant = self._config.tenants.get(scope.tenant)
-        return RunContext(
-            scope=scope,
-            epoch=0,
-            thread_id=scope.run_id,
-            on_limit="downgrade" if tenant is not None and tenant.on_limit == "downgrade" else "stop",
-            max_output_tokens=COUNT_MAX,
-            tiers=tiers,
-            deadline=None,
-            seconds=None,
-            now=self._clock,
-            calls=self._calls,
-            ledger=RunLedger(self._ledger, wait_s=min(self._config.ledger.wait_s, STANDING_WAIT_S), tell=_nobody),
-            side_loop=self._side_loop,
-            sticky=False,
-        )
-
-    def _context(self, row: Record, hold: Hold, listener: Listener | None) -> RunContext:
-        scope = Scope(
-            tenant=row["tenant"],
-            agents=(row["agent"],),
-            run_id=row["id"],
-            organisation=organisation_of(self._config, row["tenant"]),
-            team=row["team"],
-            user=row["user"],
-            within=row["within"],
-        )
-        return RunContext(
-            scope=scope,
-            epoch=hold.epoch,
-            thread_id=row["id"],
-            on_limit=row["on_limit"],
-            max_output_tokens=row["max_output_tokens"],
-            tiers=tiers_of(self._config, row["tenant"]),
-            deadline=min(filter(None, (hold.deadline, hold.until)), default=None),
-            seconds=hold.seconds,
-            until=hold.until,
-            now=self._clock,
-            calls=self._calls,
-            ledger=self._run_ledger(scope, hold, listener),
-            side_loop=self._side_loop,
-            emit=listener,
-            on_delta=_teller(row["id"], listener) if listener else None,
-            tier=row["tier"],
-            lineage=Forked.read(row["fork"]),
-        )
-
-    def _run_ledger(self, scope: Scope, hold: Hold, listener: Listener | None) -> RunLedger:
-        settings = self._config.ledger
-        lease = None
-        if settings.when_unreachable == "lease":
-            lease = Lease(self._ledger.ledger.slices, scope, hold.epoch, terms_of(settings), clock=self._clock)
-
-        def tell(kind: Literal["away", "back"], words: str) -> None:
-            if listener is not None:
-                listener(Event(kind=kind, run_id=scope.run_id, agent=scope.agents[-1], text=words))
-
-        return RunLedger(self._ledger, wait_s=settings.wait_s, tell=tell, lease=lease)
 
     async def _ending(self, task: asyncio.Task[Ending], path: str, broken: Broken) -> Ending:
         """How the execution ended; where the caller is cancelled, the execution is too, and the run can be resumed."""
@@ -469,15 +393,3 @@ async def ended_after_cancel(task: asyncio.Future[Any]) -> None:
     while not task.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait([task])
-
-
-def _nobody(kind: Literal["away", "back"], words: str) -> None:
-    """Whoever calls hears of it by the error."""
-
-
-def _teller(run_id: str, listener: Listener) -> Callable[[Mapping[str, Any]], None]:
-    def tell(delta: Mapping[str, Any]) -> None:
-        if delta.get("content"):
-            listener(Event(kind="token", run_id=run_id, text=str(delta["content"])))
-
-    return tell

@@ -27,7 +27,8 @@ from bursar.runtime.alerting import telling
 from bursar.runtime.changed_graph import require_fit
 from bursar.runtime.config import Config, load_config
 from bursar.runtime.context import RunContext
-from bursar.runtime.engine import Engine, Listener, ended_after_cancel, require_going_on, whatever_happens
+from bursar.runtime.contexts import Listener
+from bursar.runtime.engine import Engine, ended_after_cancel, require_going_on, whatever_happens
 from bursar.runtime.escalations.door import EscalationsDoor
 from bursar.runtime.escalations.escalations import Escalations
 from bursar.runtime.escalations.granting import grant
@@ -371,7 +372,7 @@ class Runtime:
 
         Their run has to be open in the ledger, and is held by nobody; a limit refuses its calls one by one.
         """
-        return self._engine.standing(scope, tiers=tiers)
+        return self._engine.contexts.standing(scope, tiers=tiers)
 
     async def _new(self, source: Source, given: Any, options: RunOptions) -> NewRun:
         terms = RunTerms(**options)

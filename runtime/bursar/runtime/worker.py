@@ -10,7 +10,8 @@ from collections.abc import Callable
 from functools import partial
 
 from bursar.budget.errors import ConflictError
-from bursar.runtime.engine import Engine, Listener, whatever_happens
+from bursar.runtime.contexts import Listener
+from bursar.runtime.engine import Engine, whatever_happens
 from bursar.runtime.events import Event
 from bursar.runtime.known import Known
 from bursar.runtime.ledger_thread import LedgerThread
