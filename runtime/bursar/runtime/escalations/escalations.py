@@ -34,8 +34,8 @@ from bursar.runtime.runs.schema import escalation, escalation_event
 
 __all__ = ["Escalations"]
 
-DUE_MAX = 500
-"""How many escalations one look of the clock deals with; the next goes on."""
+DUE_MAX = 20
+"""How many escalations one look of the clock deals with, so that nobody waits long; the next follows at once."""
 
 
 class Escalations:

@@ -125,6 +125,15 @@ def test_a_graphs_own_question_that_nobody_answers_ends_its_run(desk: Desk) -> N
     assert (again.id, again.status) == (one.id, "open")
 
 
+def test_what_is_due_at_once_is_done_in_turns_each_without_delay(desk: Desk) -> None:
+    """A look deals with a few, so that calls need not wait for the ledger, and says that more is due."""
+    made = desk.ask(*[approval(place) for place in range(30)])
+    desk.at += timedelta(days=7)
+    assert desk.escalations.act_on_due() == made[0].expires_at
+    assert desk.escalations.act_on_due() is None
+    assert len(desk.escalations.ls(status="expired")) == 30
+
+
 def test_what_is_kept_waits_for_ever(desk_of: DeskOf) -> None:
     desk = desk_of(rules("{levels: [{people: [dana], remind: 2d}], on_expiry: keep}"))
     [one] = desk.ask(approval())
