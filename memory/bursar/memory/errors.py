@@ -3,8 +3,8 @@
 BursarError
 └── CheckpointError
     ├── CheckpointFenced        the writer lost the run to another worker
-    ├── CheckpointRefused       a row names a type that may not be rebuilt, or cannot be read at all
-    └── CheckpointsUnavailable  the file could not be reached, is damaged or was made by a newer version
+    ├── CheckpointRefused       a row is damaged or another's, or names a type that may not be rebuilt
+    └── CheckpointsUnavailable  the store could not be reached, is damaged or was made by a newer version
 """
 
 from __future__ import annotations
@@ -27,4 +27,4 @@ class CheckpointRefused(CheckpointError):
 
 
 class CheckpointsUnavailable(CheckpointError):
-    """The checkpoints' file cannot be used now."""
+    """The store of checkpoints cannot be used now."""
