@@ -136,10 +136,11 @@ def _facts(one: Escalation, run: Run, now: datetime) -> Iterator[tuple[str, str 
         yield from ((plain(name), value if isinstance(value, str) else _value(value)) for name, value in found.items())
     rule = Rule.from_record(one.rule)
     yield "may decide", _deciders(one, rule)
-    if one.first_by:
+    if one.first_by and one.status == "open":
         yield "agreed", f"{one.first_by}; a second person has to"
-    yield from _levels(one, rule, now)
-    yield "deadline", _deadline(one, rule, now)
+    if one.status == "open":
+        yield from _levels(one, rule, now)
+        yield "deadline", _deadline(one, rule, now)
     if one.assignee:
         yield "assigned to", one.assignee
     if one.claimed_by and one.claimed_until and one.claimed_until > now:
