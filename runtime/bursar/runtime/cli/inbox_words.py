@@ -144,10 +144,7 @@ def _facts(one: Escalation, run: Run, now: datetime) -> Iterator[tuple[str, str 
     if one.assignee:
         yield "assigned to", one.assignee
     if one.claimed_by and one.claimed_until and one.claimed_until > now:
-        yield (
-            "claimed by",
-            f"{one.claimed_by}, until {_moment(one.claimed_until, now)}",
-        )
+        yield "claimed by", f"{one.claimed_by}, until {_moment(one.claimed_until, now)}"
     finish = "" if one.finish_nanousd is None else f", about {format_usd(one.finish_nanousd)} to finish"
     yield "cost", f"{format_usd(one.cost_nanousd)} so far{finish}"
     yield "run", Text.assemble(run.id, "  ", status_text(run.status))
