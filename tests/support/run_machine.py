@@ -300,11 +300,12 @@ class RunMachine(RuleBasedStateMachine):
         await process.close()
 
     async def _work(self, process: Process) -> None:
+        self.clock.advance(seconds=2 * LEASE_S)  # what somebody held who died before it was under way is free
         await process.worker.work(once=True)
 
     async def _take_over(self, process: Process) -> None:
         """Take up what is queued; then, a lease later, what the dead have left."""
-        await process.worker.work(once=True)
+        await self._work(process)
         self.monotonic_s += 2 * LEASE_S
         await process.worker.work(once=True)
 
@@ -413,7 +414,7 @@ class RunMachine(RuleBasedStateMachine):
                 if self.rows(select(run.c.id).where(run.c.status.not_in(ENDED))):
                     self.do(0, self._bring_to_an_end, None)
             left = {row["id"]: (row["status"], row["stop_reason"]) for row in self.rows(select(run))}
-            assert {status for status, _ in left.values()} <= ENDED, (left, self.rows(select(escalation)))
+            assert {status for status, _ in left.values()} <= ENDED, left
             self.check()
         finally:
             self.crash(0)
@@ -428,6 +429,7 @@ class RunMachine(RuleBasedStateMachine):
             with suppress(BursarError):
                 await process.runtime.escalations.decide(asked["id"], decision or self.honest(asked), by="dana")
         self.clock.advance(minutes=61)  # a claim is over
+        await self._due(process)
         for left in self.rows(select(run.c.id).where(run.c.status == "interrupted")):
             open_ = select(escalation.c.id).where(escalation.c.run_id == left["id"], escalation.c.status == "open")
             if not self.rows(open_):
