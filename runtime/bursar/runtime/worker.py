@@ -138,7 +138,8 @@ class Worker:
             if work is None:
                 return
             run = await self._engine.take_up(row["id"], work, dead.sign if dead else None, self._listener)
-        except ConflictError:  # somebody else has taken it up
+        except ConflictError:  # somebody else has taken it up, or died before the row could say so
+            await asyncio.sleep(POLL_S)
             return
         except Exception as error:
             _log.warning("run %s: %s", row["id"], error)
