@@ -20,8 +20,8 @@ Exit codes: 0 ok, 1 error, 2 usage, 3 refused by a limit, 4 waits for a person, 
 
 _DEMO = """Play four runs of two tenants: no key, no network.
 
-One succeeds, one waits for a person and is approved, one runs away and is stopped by its limit, one is refused because
-its tenant's budget is gone. The folder with their ledger is kept.
+One succeeds, one waits until somebody who may approves it, one runs away and is stopped by its limit, one is refused
+because its tenant's budget is gone. The folder with their ledger is kept.
 """
 
 _RUN = """Run an agent or a graph for a tenant, inside its limits.
