@@ -28,7 +28,7 @@ from bursar.runtime import Runtime
 from bursar.runtime.escalations.digest import action_digest
 from bursar.runtime.escalations.escalations import Escalations
 from bursar.runtime.models.provider import ModelRequest
-from bursar.runtime.runs.schema import escalation, run
+from bursar.runtime.runs.schema import escalation, escalation_event, run
 from bursar.tools import idempotency_key, tool
 from tests.support.run_world import Died, Process, World, act, was_done
 
@@ -377,6 +377,12 @@ class RunMachine(RuleBasedStateMachine):
                 found.setdefault(action_digest("pay", arguments), []).append(row)
                 assert row["expires_us"] is None or row["decided_us"] < row["expires_us"], "approved too late"
         return found
+
+    @invariant()
+    def each_is_decided_once(self) -> None:
+        told = select(escalation_event.c.escalation_id).where(escalation_event.c.kind.in_(["decided", "expired"]))
+        times = Counter(row["escalation_id"] for row in self.rows(told))
+        assert set(times.values()) <= {1}, times
 
     @invariant()
     def what_nobody_decided_in_time_is_rejected(self) -> None:
