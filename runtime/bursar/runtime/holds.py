@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from bursar.budget.errors import ConflictError
 from bursar.budget.gate import Hold, Sign, cancel, let_go, one_owner, open_run, take
 from bursar.budget.ledger import Ledger
+from bursar.budget.stores.text import storable
 from bursar.budget.windows import to_us
 from bursar.runtime.accepting import NewRun
 from bursar.runtime.escalations.escalations import Escalations
@@ -125,9 +126,9 @@ class Holds:
         return self._records.show(self._records.row(row["id"]), ending.value, ending.error)
 
     def _end(self, row: Record, hold: Hold, ending: Ending) -> None:
-        values: dict[str, Any] = {} if ending.output is None else {"output": ending.output}
-        if ending.interrupts is not None:
-            values = {"output": ending.output}
+        values: dict[str, Any] = {}
+        if ending.output is not None or ending.interrupts is not None:
+            values = {"output": storable(ending.output)}
         asked = () if ending.status in _OVER else ending.interrupts
         refused = ending.status == "interrupted" and ending.error is not None
         also = self._escalations.opening(row, asked, refused=refused)

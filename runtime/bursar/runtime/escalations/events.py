@@ -9,6 +9,7 @@ from sqlalchemy import Connection, RowMapping, insert
 from bursar.budget.alerts.endpoints import AlertKind
 from bursar.budget.alerts.outbox import Alert, tell
 from bursar.budget.money import usd
+from bursar.budget.stores.text import storable
 from bursar.budget.windows import from_us
 from bursar.runtime.escalations.rule import Rule
 from bursar.runtime.runs.schema import escalation_event
@@ -36,7 +37,7 @@ def note(
     """Keep that it happened, in the caller's transaction."""
     connection.execute(
         insert(escalation_event).values(
-            escalation_id=row["id"], at_us=now, kind=kind, author=author, detail=detail or None
+            escalation_id=row["id"], at_us=now, kind=kind, author=author, detail=storable(detail) or None
         )
     )
 

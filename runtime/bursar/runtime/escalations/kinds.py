@@ -148,7 +148,7 @@ def _ag_ui(found: GraphInterrupt) -> Asked:
         kind="plain",
         reason="question",
         words=str(value.get("message") or value["reason"]),
-        payload={"value": value},
+        payload={"value": _as_json(value)},
         form=schema,
         expires_us=None if expires is None else _moment(expires),
     )
@@ -164,7 +164,17 @@ def _moment(text: object) -> int | None:
 
 
 def _plain(found: GraphInterrupt, words: str, form: Mapping[str, Any] | None) -> Asked:
-    return Asked(id=found.id, kind="plain", reason="question", words=words, payload={"value": found.value}, form=form)
+    payload = {"value": _as_json(found.value)}
+    return Asked(id=found.id, kind="plain", reason="question", words=words, payload=payload, form=form)
+
+
+def _as_json(value: Any) -> Any:
+    """A graph's own value as JSON has it; what that has not, keys too, as Python writes it."""
+    if isinstance(value, Mapping):
+        return {str(key): _as_json(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_json(one) for one in value]
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
 
 def _schema(found: GraphInterrupt) -> Mapping[str, Any] | None:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, select, update
 
 from bursar.budget.alerts.outbox import insert_once
+from bursar.budget.stores.text import storable
 from bursar.runtime.config import TenantConfig
 from bursar.runtime.escalations.digest import digest_of
 from bursar.runtime.escalations.events import note, notify
@@ -77,7 +78,7 @@ def _open(
         "agent": run_row["agent"],
         "node": one.node,
         "reason": one.reason,
-        "words": one.words,
+        "words": storable(one.words),
         "payload": _json(one.payload),
         "digest": digest_of({key: value for key, value in one.payload.items() if key != "digest"}),
         "allowed": json.dumps(list(one.allowed)),

@@ -19,6 +19,7 @@ from bursar.budget.errors import ConflictError, NotFoundError
 from bursar.budget.gate import Sign, overdue
 from bursar.budget.ledger import Ledger
 from bursar.budget.schema import pot
+from bursar.budget.stores.text import storable
 from bursar.budget.windows import from_us, to_us
 from bursar.runtime.runs.run import WAITING, Change, Interrupt, Run, RunStatus
 from bursar.runtime.runs.schema import escalation, run, run_event
@@ -104,7 +105,8 @@ class Records:
             query = query.where(run.c.status.in_(expected))
         values = {"queued_us": now if status == "queued" else None, **values}
         with self._store.write(durable=True) as connection:
-            changed = connection.execute(query.values(status=status, stop_reason=cause, changed_us=now, **values))
+            state = {"status": status, "stop_reason": storable(cause), "changed_us": now}
+            changed = connection.execute(query.values(**state, **values))
             if not changed.rowcount:
                 raise ConflictError(f"run {run_id} is no longer {' or '.join(expected or ())}")
             _tell(connection, run_id, now, status, cause, author)
@@ -334,7 +336,7 @@ def _end_waiting(
     waits = update(run).where(run.c.id == run_id, run.c.status == "interrupted")
     queued_us = now if status == "queued" else None
     changed = connection.execute(
-        waits.values(status=status, stop_reason=cause, queued_us=queued_us, changed_us=now)
+        waits.values(status=status, stop_reason=storable(cause), queued_us=queued_us, changed_us=now)
     ).rowcount
     if changed:
         _tell(connection, run_id, now, status, cause, author)
@@ -342,5 +344,5 @@ def _end_waiting(
 
 
 def _tell(connection: Connection, run_id: str, now: int, status: str, cause: str | None, author: str | None) -> None:
-    told = insert(run_event).values(run_id=run_id, at_us=now, status=status, cause=cause, author=author)
-    connection.execute(told)
+    told = {"run_id": run_id, "at_us": now, "status": status, "cause": storable(cause), "author": author}
+    connection.execute(insert(run_event).values(**told))
