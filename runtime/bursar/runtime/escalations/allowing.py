@@ -106,7 +106,7 @@ def amount_of(row: RowMapping, rule: Rule, decision: Decision) -> int | None:
 def require_ceiling(row: RowMapping, rule: Rule, by: str, amount: int | None) -> None:
     """Raise NotAllowedError where more money goes than this person may let go."""
     ceiling = rule.ceilings.get(by)
-    if ceiling is None or (amount is not None and amount <= ceiling) or not _is_about_money(row, amount):
+    if ceiling is None or (amount is not None and amount <= ceiling) or not _is_about_money(row, rule, amount):
         return
     what = "an amount that is not known" if amount is None else format_usd(amount)
     raise NotAllowedError(
@@ -115,8 +115,12 @@ def require_ceiling(row: RowMapping, rule: Rule, by: str, amount: int | None) ->
     )
 
 
-def _is_about_money(row: RowMapping, amount: int | None) -> bool:
-    return amount is not None or row["amount_nanousd"] is not None
+def _is_about_money(row: RowMapping, rule: Rule, amount: int | None) -> bool:
+    """Also where the action has the argument, and nobody can read it: its model wrote that."""
+    if amount is not None or row["amount_nanousd"] is not None:
+        return True
+    payload = json.loads(row["payload"])
+    return rule.amount is not None and rule.amount in (payload.get("args") or payload.get("arguments") or {})
 
 
 def _above(row: RowMapping, rule: Rule, amount: int | None) -> str:

@@ -99,6 +99,18 @@ def test_nobody_lets_more_go_than_their_ceiling(decision: Any, error: str | None
     assert desk.escalations.get(one.id) == one
 
 
+@pytest.mark.parametrize("written", ["$1,000,000", "1000000 USD", -1, True, [1_000_000]])
+def test_an_amount_that_nobody_can_read_is_above_any_ceiling(written: Any, desk_of: DeskOf) -> None:
+    """The model writes it, and could write it so that it is not seen how much it is."""
+    desk = desk_of(PEOPLE)
+    args = {"order": "1", "amount_usd": written}
+    payload = {"tool": "refund", "args": args, "amount_argument": "amount_usd"}
+    [one] = desk.ask(approval(amount_nanousd=None, payload=payload))
+    with pytest.raises(NotAllowedError, match="an amount that is not known"):
+        desk.escalations.decide(one.id, APPROVE, "dana")
+    assert desk.escalations.decide(one.id, APPROVE, "eve").status == "decided"
+
+
 def test_nobody_grants_more_than_their_ceiling(desk_of: DeskOf) -> None:
     desk = desk_of(PEOPLE)
     run_id = desk.begin()
