@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, get_args
 
 from sqlalchemy import RowMapping
@@ -158,9 +158,9 @@ def _moment(text: object) -> int | None:
     """An ISO 8601 moment with its zone; what is none sets no deadline, as AG-UI leaves its form open."""
     try:
         at = datetime.fromisoformat(str(text))
-    except ValueError:
+        return None if at.tzinfo is None else to_us(at.astimezone(UTC))
+    except (ValueError, OverflowError):
         return None
-    return None if at.tzinfo is None else to_us(at)
 
 
 def _plain(found: GraphInterrupt, words: str, form: Mapping[str, Any] | None) -> Asked:

@@ -82,7 +82,8 @@ def _moments(
         moments.pop()
     if asked.expires_us is None:
         return moments
-    return [*((at, kind) for at, kind in moments if at < asked.expires_us), (asked.expires_us, "expire")]
+    expires = max(asked.expires_us, now + 1)  # one that is over already comes at once
+    return [*((at, kind) for at, kind in moments if at < expires), (expires, "expire")]
 
 
 def _reminders(begin: int, end: int, level: LevelConfig, hours: Hours | None) -> list[tuple[int, MomentKind]]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bursar.budget.errors import ConflictError, NotAllowedError
+from bursar.budget.windows import to_us
 from tests.unit.runtime.escalations.desk import PEOPLE, START, Desk, approval, more, question
 
 APPROVE = {"type": "approve"}
@@ -157,6 +158,15 @@ def test_who_asks_may_set_an_earlier_deadline(desk_of: DeskOf) -> None:
     desk.later(hours=1)
     desk.later(minutes=30)
     assert [kind for kind, _ in desk.history(one)] == ["opened", "reminder", "expired"]
+
+
+@pytest.mark.parametrize("expires_us", [to_us(START) - 1, 0, to_us(START)])
+def test_a_question_that_is_over_when_it_is_asked_expires_at_once(expires_us: int, desk: Desk) -> None:
+    """Nobody can answer it any more, so its run must not wait for that."""
+    [one] = desk.ask(question(expires_us=expires_us))
+    desk.later(seconds=1)
+    assert desk.escalations.get(one.id).status == "expired"
+    assert desk.status(one.run_id) == "stopped"
 
 
 def test_notices_never_hold_what_the_arguments_are(desk: Desk) -> None:

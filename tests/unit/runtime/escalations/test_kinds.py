@@ -156,6 +156,12 @@ def test_ag_uis_interrupt_brings_its_words_its_schema_and_its_deadline(by_alias:
     assert resumed(graph, desk, run_id, asked)["answer"] == "12A"
 
 
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "soon", "2026-03-02"])
+def test_a_deadline_that_is_no_moment_sets_none(at: str) -> None:
+    _, asked = asks({"id": "1", "reason": "input_required", "expiresAt": at})
+    assert asked[0].expires_us is None
+
+
 @pytest.mark.parametrize(
     "value",
     [
