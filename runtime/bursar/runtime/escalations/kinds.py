@@ -31,6 +31,14 @@ def questions(found: GraphInterrupt) -> list[Asked]:
     Known are `ask_person`'s, LangChain's `HITLRequest` and tool approval, AG-UI's `Interrupt`; any other value is a
     question that any answer answers which fits the schema it was asked with.
     """
+    try:
+        known = _known(found)
+    except (AttributeError, KeyError, TypeError):  # it only looks like one of these
+        known = []
+    return known or [_plain(found, str(found.value), _schema(found))]
+
+
+def _known(found: GraphInterrupt) -> list[Asked]:
     value = found.value
     if isinstance(value, Mapping):
         if value.keys() == _KEYS and value[MARK] in _REASONS:
@@ -41,7 +49,7 @@ def questions(found: GraphInterrupt) -> list[Asked]:
             return [_call(found)]
         if {"id", "reason"} <= value.keys() <= _AG_UI_KEYS:
             return [_ag_ui(found)]
-    return [_plain(found, str(value), _schema(found))]
+    return []
 
 
 def graph_id(interrupt_id: str) -> str:
@@ -91,7 +99,7 @@ def _batch(interrupt_id: str, value: Mapping[str, Any]) -> list[Asked]:
                 id=f"{interrupt_id}:{place}",
                 kind="batch",
                 reason="approval",
-                words=action.get("description") or f"wants to call {action['name']}",
+                words=str(action.get("description") or f"wants to call {action['name']}"),
                 payload={"tool": action["name"], "args": action["args"]},
                 allowed=list(config.get("allowed_decisions", ("approve", "reject"))),
                 form=config.get("args_schema"),
