@@ -99,7 +99,8 @@ def _open(
         insert_once(connection, escalation, values)
     else:
         _change(connection, again["id"], {**values, **_UNDECIDED})
-    row = _by_interrupt(connection, run_row["id"])[one.id]
+    mine = (escalation.c.run_id == run_row["id"], escalation.c.interrupt_id == one.id)
+    row = connection.execute(select(escalation).where(*mine)).mappings().one()
     note(connection, row, "opened", now)
     notify(connection, row, rule, "escalation.opened", f"{run_row['agent']} asks: {one.words}", now)
 

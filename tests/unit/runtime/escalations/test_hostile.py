@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from langgraph.types import Interrupt as GraphInterrupt
 
+from bursar.runtime.escalations import opening
 from bursar.runtime.escalations.kinds import questions
 from bursar.runtime.execution import Ending
 from bursar.runtime.holds import Holds
@@ -48,3 +50,11 @@ def test_a_graph_may_ask_with_any_value_and_it_is_shown_as_json_has_it(desk: Des
     (one,) = desk.ask(*questions(GraphInterrupt(value=value, id="a" * 32)))
     assert one.status == "open"
     assert set(one.payload) == {"value"}
+
+
+def test_what_a_run_asked_before_is_read_once_however_much_it_asks(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of calls of one step are asked about in one transaction, which others wait for."""
+    read = Mock(wraps=opening._by_interrupt)
+    monkeypatch.setattr(opening, "_by_interrupt", read)
+    assert len(desk.ask(*(question(place) for place in range(20)))) == 20
+    assert read.call_count == 1
