@@ -55,30 +55,29 @@ async def _run(config: Path, label: str, work: str, boundary: Boundary | None = 
         if boundary is not None and deadly_later:
             killed_at(boundary, occasion)
         if run.interrupts:
-            await _finished(runtime)
+            await _decided(runtime)  # it goes on by itself; a worker would take over from the dead, and be killed at it
 
 
 async def _finish(config: Path) -> None:
     """Take over what the dead have left."""
     async with Runtime.open(config) as runtime:
-        await _finished(runtime)
+        worker = asyncio.create_task(runtime.work(sources=[work.source for work in WORKS.values()]))
+        try:
+            await _decided(runtime)
+        finally:
+            worker.cancel()
+            with suppress(asyncio.CancelledError):
+                await worker
 
 
-async def _finished(runtime: Runtime) -> None:
-    """Work until nothing is left to do, deciding what people are asked."""
-    sources = [work.source for work in WORKS.values()]
-    worker = asyncio.create_task(runtime.work(sources=sources))
-    try:
-        async with asyncio.timeout(TIME_S):
-            while await runtime.ledger_thread.do(runtime._records.unfinished):
-                for asked in await runtime.escalations.ls(limit=1_000):
-                    with suppress(ConflictError):  # its run was decided on in a process that was killed then
-                        await runtime.escalations.decide(asked.id, _decision(asked), by="dana")
-                await asyncio.sleep(0.02)
-    finally:
-        worker.cancel()
-        with suppress(asyncio.CancelledError):
-            await worker
+async def _decided(runtime: Runtime) -> None:
+    """Decide what people are asked, until nothing is left to do."""
+    async with asyncio.timeout(TIME_S):
+        while await runtime.ledger_thread.do(runtime._records.unfinished):
+            for asked in await runtime.escalations.ls(limit=1_000):
+                with suppress(ConflictError):  # its run was decided on in a process that was killed then
+                    await runtime.escalations.decide(asked.id, _decision(asked), by="dana")
+            await asyncio.sleep(0.02)
 
 
 def _decision(asked: Escalation) -> dict[str, Any]:
