@@ -12,6 +12,7 @@ from bursar.budget.alerts.endpoints import AlertKind
 from bursar.budget.errors import ConflictError, NotAllowedError
 from bursar.budget.gate import try_again
 from bursar.budget.journal import claim
+from bursar.budget.limits import COUNT_MAX
 from bursar.budget.scope import chain_of
 from bursar.runtime.escalations.allowing import (
     amount_of,
@@ -32,7 +33,7 @@ from bursar.runtime.escalations.rule import Rule
 from bursar.runtime.runs.records import Records, lock, run_path
 from bursar.runtime.runs.schema import escalation, run
 
-__all__ = ["POLICY", "conclude", "decide", "end_run", "locked"]
+__all__ = ["POLICY", "conclude", "decide", "end_run", "locked", "row_of"]
 
 POLICY = "policy"
 """The author of what happens where nobody decides in time."""
@@ -40,12 +41,18 @@ POLICY = "policy"
 
 def locked(connection: Connection, escalation_id: int) -> RowMapping | None:
     """An escalation that is about to be changed; nobody else changes it or its run until the transaction ends."""
-    by_id = select(escalation).where(escalation.c.id == escalation_id)
-    row = connection.execute(by_id).mappings().first()
+    row = row_of(connection, escalation_id)
     if row is None:
         return None
     lock(connection, row["run_id"])
-    return connection.execute(by_id).mappings().one()
+    return row_of(connection, escalation_id)
+
+
+def row_of(connection: Connection, escalation_id: int) -> RowMapping | None:
+    """An escalation as it stands; None where there is none of this number, however large."""
+    if not 0 < escalation_id <= COUNT_MAX:
+        return None
+    return connection.execute(select(escalation).where(escalation.c.id == escalation_id)).mappings().first()
 
 
 def decide(

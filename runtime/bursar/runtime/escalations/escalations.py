@@ -15,7 +15,7 @@ from bursar.budget.windows import from_us, to_us
 from bursar.runtime.config import Config, TenantConfig
 from bursar.runtime.escalations import claims, taking
 from bursar.runtime.escalations.allowing import require_tool
-from bursar.runtime.escalations.deciding import decide, locked
+from bursar.runtime.escalations.deciding import decide, locked, row_of
 from bursar.runtime.escalations.due import act
 from bursar.runtime.escalations.kinds import each_part
 from bursar.runtime.escalations.opening import Costs, open_all
@@ -67,8 +67,7 @@ class Escalations:
     def get(self, id: int, tenant: str | None = None) -> Escalation:
         """One escalation; raises NotFoundError, also for another tenant's where `tenant` is given."""
         with self._store.read() as connection:
-            row = connection.execute(select(escalation).where(escalation.c.id == id)).mappings().first()
-        return as_escalation(_found(row, id, tenant))
+            return as_escalation(_found(row_of(connection, id), id, tenant))
 
     def history(self, id: int, tenant: str | None = None) -> list[EscalationEvent]:
         """What happened to it, in order; raises NotFoundError as `get` does."""

@@ -6,14 +6,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
+from referencing.exceptions import Unresolvable
 from sqlalchemy import RowMapping
 
 from bursar.budget.errors import UsageError
 from bursar.runtime.escalations.digest import action_digest
 from bursar.runtime.escalations.granting import amounts_of, seconds_of
 from bursar.runtime.escalations.records import Decision
+from bursar.tools.arguments import schema_validator
 
 __all__ = ["fitted", "in_words", "type_of"]
 
@@ -74,7 +75,7 @@ def _answer(what: str, answer: Any, form: Mapping[str, Any] | None) -> Any:
 def _edit(decision: Mapping[str, Any], payload: Mapping[str, Any], form: Mapping[str, Any] | None) -> Decision:
     """The edited action; as we write it, or as LangChain does, with `edited_action`."""
     tool, edited = payload["tool"], decision.get("edited_action") or {}
-    args = edited.get("args", decision.get("args"))
+    args = edited.get("args", decision.get("args")) if isinstance(edited, Mapping) else None
     if not isinstance(args, Mapping):
         raise UsageError(f"edit of {tool}: expected its arguments", next_step='{"type": "edit", "args": {...}}')
     if edited.get("name", tool) != tool:
@@ -86,7 +87,10 @@ def _edit(decision: Mapping[str, Any], payload: Mapping[str, Any], form: Mapping
 
 def _complaint(form: Mapping[str, Any], value: Any) -> str:
     """What does not fit, with the key; empty where all does."""
-    found = best_match(Draft202012Validator(form).iter_errors(value))
+    try:
+        found = best_match(schema_validator("-", form).iter_errors(value))
+    except (UsageError, RecursionError, Unresolvable):  # it never leads to the network
+        return "nothing can be checked by it, as it is no JSON Schema of its own"
     if found is None:
         return ""
     return f"{found.json_path.removeprefix('$.')}: {found.message}" if found.path else found.message

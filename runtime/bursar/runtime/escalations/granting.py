@@ -12,7 +12,7 @@ from bursar.budget.amounts import Amounts
 from bursar.budget.budgets import grant_more
 from bursar.budget.errors import UsageError
 from bursar.budget.gate import extend, try_again
-from bursar.budget.limits import SECONDS_MAX
+from bursar.budget.limits import COUNT_MAX, SECONDS_MAX
 from bursar.budget.money import nanousd
 from bursar.budget.windows import Period
 
@@ -61,8 +61,8 @@ def amounts_of(given: Mapping[str, Any]) -> Amounts:
     counts = {}
     for key in ("tokens", "steps", "tool_calls"):
         value = given.get(key) or 0
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise UsageError(f"grant {key} {value!r}: expected a whole number above 0")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= COUNT_MAX:
+            raise UsageError(f"grant {key} {value!r}: expected a whole number above 0, at most {COUNT_MAX}")
         counts[key] = value
     cost: str | int | Decimal = given.get("cost_usd") or 0
     try:

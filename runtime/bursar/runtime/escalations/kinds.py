@@ -67,9 +67,11 @@ def each_part(decisions: Mapping[str, Decision], asked: Sequence[str]) -> Iterat
         if not parts or not isinstance(decision, Mapping) or decision.keys() != {"decisions"}:
             yield key, decision
             continue
-        if len(decision["decisions"]) != len(parts):
-            raise UsageError(f"interrupt {key} asks for {len(parts)} decisions, not {len(decision['decisions'])}")
-        yield from zip(parts, decision["decisions"], strict=True)
+        given = decision["decisions"]
+        if not isinstance(given, list) or len(given) != len(parts):
+            said = len(given) if isinstance(given, list) else type(given).__name__
+            raise UsageError(f"interrupt {key} asks for {len(parts)} decisions, not {said}")
+        yield from zip(parts, given, strict=True)
 
 
 def answer(rows: Sequence[RowMapping], decisions: Sequence[Decision]) -> Any:

@@ -227,3 +227,60 @@ def test_a_grant_that_cannot_be_grants_nothing(desk: Desk) -> None:
         desk.escalations.decide(one.id, {"type": "grant", "steps": 5, "seconds": 10**12}, "dana")
     assert desk.ledger.reports.bill(run_id).limit["steps"] == 1
     assert desk.status(run_id) == "interrupted"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"type": "strng"},
+        {"type": "string", "pattern": "("},
+        {"$ref": "#/nowhere"},
+        {"$ref": "http://127.0.0.1:9/schema.json"},
+        ["string"],
+    ],
+)
+def test_a_form_that_is_no_schema_is_said_and_never_fetched(form: Any, desk: Desk, no_network: list[str]) -> None:
+    [one] = desk.ask(question(form=form))
+    with pytest.raises(UsageError, match="no JSON Schema"):
+        desk.escalations.decide(one.id, "blue", "dana")
+    assert no_network == []
+
+
+@pytest.mark.parametrize(
+    ("decision", "error"),
+    [
+        ({"type": "edit", "edited_action": "refund"}, "expected its arguments"),
+        ({"type": ["approve"]}, "is no decision on it"),
+        ({"type": "edit", "args": [40]}, "expected its arguments"),
+    ],
+)
+def test_a_decision_of_another_shape_is_a_mistake_in_words(decision: Any, error: str, desk: Desk) -> None:
+    [one] = desk.ask(approval())
+    with pytest.raises(UsageError, match=error):
+        desk.escalations.decide(one.id, decision, "dana")
+    assert desk.escalations.get(one.id) == one
+
+
+@pytest.mark.parametrize("decisions", [5, None, {"0": "a", "1": "b"}, "ab"])
+def test_the_decisions_on_a_batch_are_a_list(decisions: Any, desk: Desk) -> None:
+    run_id = desk.begin()
+    parts = [approval(id=f"{'b' * 32}:{place}", kind="batch") for place in range(2)]
+    desk.wait(run_id, parts)
+    with pytest.raises(UsageError, match="asks for 2 decisions, not"):
+        desk.escalations.decide_for(run_id, {"b" * 32: {"decisions": decisions}}, by="dana")
+
+
+@pytest.mark.parametrize("id", [0, -1, 2**63, 2**70])
+def test_a_number_that_no_escalation_can_have_is_one_that_is_not_there(id: int, desk: Desk) -> None:
+    with pytest.raises(NotFoundError, match=f"there is no escalation {id}"):
+        desk.escalations.get(id)
+    with pytest.raises(NotFoundError, match=f"there is no escalation {id}"):
+        desk.escalations.decide(id, APPROVE, "dana")
+
+
+@pytest.mark.parametrize("amounts", [{"tokens": 10**30}, {"steps": 2**63}, {"tool_calls": -1}])
+def test_nobody_grants_a_number_that_no_ledger_holds(amounts: Any, desk: Desk) -> None:
+    run_id = desk.begin()
+    [one] = desk.wait(run_id, [more(run_id)])
+    with pytest.raises(UsageError, match="expected a whole number"):
+        desk.escalations.decide(one.id, {"type": "grant", **amounts}, "dana")
