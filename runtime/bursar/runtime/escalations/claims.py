@@ -33,19 +33,26 @@ def release(connection: Connection, row: RowMapping, *, by: str, now: int) -> No
     """Give a claim back; raises ConflictError for somebody else's."""
     require_open(row, now)
     if row["claimed_by"] != by:
-        raise ConflictError(f"escalation {row['id']} is claimed by {row['claimed_by'] or 'nobody'}, not by {by}")
+        words = f"escalation {row['id']} is claimed by {row['claimed_by'] or 'nobody'}, not by {by}"
+        raise ConflictError(words, next_step=f"bursar inbox show {row['id']}")
     _change(connection, row, claimed_by=None, claimed_until_us=None)
     note(connection, row, "released", now, author=by)
 
 
 def assign(connection: Connection, row: RowMapping, *, to: str, by: str, now: int) -> None:
-    """Ask one person to decide, who has to be named by some level; whatever claim there is ends."""
+    """Ask one person to decide, who has to be named by some level; whatever claim there is ends.
+
+    Who asks has to be somebody who may decide already, so that nobody gets in before their level by themselves.
+    """
     require_open(row, now)
+    if not to.strip():
+        raise UsageError("assign to nobody: expected a name", next_step=f"bursar inbox show {row['id']}")
     rule = rule_of(row)
+    require_may(row, rule, by)
     people = rule.may_decide(len(rule.levels) - 1)
-    for name in (by, to):
-        if people is not None and name not in people:
-            raise NotAllowedError(f"{name} may not decide on escalation {row['id']}; {', '.join(people)} may")
+    if people is not None and to not in people:
+        words = f"{to} may not decide on escalation {row['id']}; {', '.join(people)} may"
+        raise NotAllowedError(words, next_step=f"bursar inbox show {row['id']}")
     _change(connection, row, assignee=to, claimed_by=None, claimed_until_us=None)
     note(connection, row, "assigned", now, author=by, detail=to)
     notify(connection, row, rule, "escalation.assigned", f"{by} asks {to}: {row['words']}", now, to=to)

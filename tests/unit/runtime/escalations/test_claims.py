@@ -60,6 +60,23 @@ def test_only_who_may_decide_may_claim_or_be_asked(desk: Desk) -> None:
         desk.escalations.claim(one.id, "dana", 0)
 
 
+def test_nobody_lets_themselves_in_before_their_level(desk_of: Callable[..., Desk]) -> None:
+    later = "    escalations: {rules: [{levels: [{roles: [lead], within: 4h}, {people: [gus]}]}]}\n"
+    desk = desk_of(PEOPLE + later)
+    [one] = desk.ask(approval())
+    with pytest.raises(NotAllowedError, match="gus may not decide on escalation 1 yet"):
+        desk.escalations.assign(one.id, to="gus", by="gus")
+    desk.escalations.assign(one.id, to="gus", by="eve")
+    assert desk.escalations.decide(one.id, APPROVE, "gus").decided_by == "gus"
+
+
+def test_an_assignment_names_somebody(desk_of: Callable[..., Desk]) -> None:
+    desk = desk_of()
+    [one] = desk.ask(approval())
+    with pytest.raises(UsageError, match="expected a name"):
+        desk.escalations.assign(one.id, to=" ", by="dana")
+
+
 def test_comments_are_a_part_of_the_history(desk: Desk) -> None:
     [one] = desk.ask(approval())
     desk.escalations.comment(one.id, "the customer called", "eve")
