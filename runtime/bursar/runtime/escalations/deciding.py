@@ -97,7 +97,8 @@ def conclude(
         .where(escalation.c.id == row["id"])
         .values(**values, status=status, claimed_by=None, claimed_until_us=None)
     )
-    together = by if row["first_by"] is None or expired else f"{row['first_by']} and {by}"
+    agreed = not expired and row["first_decision"] == json.dumps(decision, sort_keys=True)
+    together = f"{row['first_by']} and {by}" if agreed else by
     note(connection, row, status, now, author=together, detail=f"{words}: {said}" if said else words)
     kind = type_of(decision) or "answered"
     notify(connection, row, rule, told, f"{together}: {kind} on: {row['words']}", now)
@@ -125,12 +126,14 @@ def end_run(connection: Connection, row: RowMapping, cause: str, *, by: str, now
 def _agreed(connection: Connection, row: RowMapping, decision: Decision, *, by: str, said: str, now: int) -> bool:
     """Whether another person has decided the same before; if not, this is what the second has to agree to."""
     if by == row["requester"]:
-        raise NotAllowedError(f"escalation {row['id']} is about {by}'s own run: two others must agree")
+        words = f"escalation {row['id']} is about {by}'s own run: two others must agree"
+        raise NotAllowedError(words, next_step=f"bursar inbox show {row['id']}")
     written = json.dumps(decision, sort_keys=True)
     if row["first_decision"] == written and row["first_by"] != by:
         return True
     if row["first_decision"] == written:
-        raise ConflictError(f"{by} has decided so already; on escalation {row['id']} another person must agree")
+        words = f"{by} has decided so already; on escalation {row['id']} another person must agree"
+        raise ConflictError(words, next_step=f"bursar inbox show {row['id']}")
     first = {"first_decision": written, "first_by": by}
     connection.execute(update(escalation).where(escalation.c.id == row["id"]).values(**first))
     words = in_words(decision)

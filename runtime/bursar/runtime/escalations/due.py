@@ -46,7 +46,7 @@ def _expire(connection: Connection, row: RowMapping, rule: Rule, now: int) -> No
         conclude(connection, row, rule, decision, by=POLICY, said=said, now=now, expired=True)
     elif "reject" in json.loads(row["allowed"]):
         decision = {"type": "reject", "message": said}
-        conclude(connection, row, rule, decision, by=POLICY, said=said, now=now, expired=True)
+        conclude(connection, row, rule, decision, by=POLICY, said="", now=now, expired=True)
     else:
         values = {"status": "expired", "due_us": None, "claimed_by": None, "claimed_until_us": None}
         connection.execute(update(escalation).where(escalation.c.id == row["id"]).values(**values))

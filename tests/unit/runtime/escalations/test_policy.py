@@ -160,6 +160,7 @@ def test_one_person_is_enough_below_the_amount_and_to_say_no(desk_of: DeskOf) ->
     assert desk.escalations.decide(small.id, APPROVE, "dana").status == "decided"
     desk.escalations.decide(large.id, APPROVE, "dana")
     assert desk.escalations.decide(large.id, {"type": "reject"}, "eve").decision == {"type": "reject"}
+    assert desk.history(large)[-1] == ("decided", "eve"), "dana agreed to something else"
 
 
 def test_one_person_in_many_threads_is_not_two(desk_of: DeskOf) -> None:
