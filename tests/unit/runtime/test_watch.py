@@ -50,11 +50,10 @@ def test_a_sign_that_does_not_change_for_a_leases_time_is_the_last(watch: Watch,
 
 @pytest.mark.parametrize("new", [held(lease_until_us=2), held(epoch=2), held(holder="third")])
 def test_any_new_sign_is_one_of_life(watch: Watch, clock: Monotonic, new: Held) -> None:
-    watch.silent([held()])
-    clock.now = 9
-    assert watch.silent([new]) == []
-    clock.now = 18
-    assert watch.silent([new]) == []
+    for clock.now in (0, 5):
+        assert watch.silent([held()]) == []
+    for clock.now in (9, 14, 18):
+        assert watch.silent([new]) == []
     clock.now = 19
     assert watch.silent([new]) == [new]
 
@@ -64,7 +63,8 @@ def test_what_the_holders_own_clock_says_counts_for_nothing(
     watch: Watch, clock: Monotonic, lease_until_us: int
 ) -> None:
     one = held(lease_until_us=lease_until_us)
-    assert watch.silent([one]) == []
+    for clock.now in (0, LEASE_S / 2):
+        assert watch.silent([one]) == []
     clock.now = LEASE_S
     assert watch.silent([one]) == [one]
 
@@ -80,6 +80,19 @@ def test_a_run_that_was_not_seen_meanwhile_is_watched_anew(watch: Watch, clock: 
 
 def test_a_run_that_somebody_let_go_without_a_word_is_left_too(watch: Watch, clock: Monotonic) -> None:
     one = held(holder=None, lease_until_us=None)
-    watch.silent([one])
+    for clock.now in (0, LEASE_S / 2):
+        watch.silent([one])
     clock.now = LEASE_S
     assert watch.silent([one, held("run_2")]) == [one]
+
+
+def test_nobody_is_judged_by_a_time_in_which_nobody_could_look(watch: Watch, clock: Monotonic) -> None:
+    """As when the store was away: nobody else could give a sign of life in it either."""
+    one = held()
+    watch.silent([one])
+    clock.now = 100
+    assert watch.silent([one]) == []
+    clock.now = 105
+    assert watch.silent([one]) == []
+    clock.now = 110
+    assert watch.silent([one]) == [one]
