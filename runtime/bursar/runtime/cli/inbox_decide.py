@@ -88,7 +88,7 @@ class More:
 async def grant(id: Id, /, *, more: More = More(), note: Note = "", how: How = HOW) -> int:
     """Give the limit that was reached more."""
     if not more.amounts:
-        raise UsageError("a grant of nothing", next_step=f"bursar inbox grant {id} --usd 1")
+        raise UsageError("a grant of nothing", next_step=f"bursar inbox show {id}")
     return await decide(id, lambda _: {"type": "grant", **more.amounts}, how, note=note)
 
 

@@ -128,7 +128,8 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Tex
 
 def _facts(one: Escalation, run: Run, now: datetime) -> Iterator[tuple[str, str | Text]]:
     """What else a decision needs, each under its name."""
-    asks = f"{one.tenant}/{one.agent}, node {one.node}" + (f", for {one.requester}" if one.requester else "")
+    node = f", node {one.node}" if one.node not in ("", "-") else ""
+    asks = f"{one.tenant}/{one.agent}{node}" + (f", for {one.requester}" if one.requester else "")
     yield "asked by", asks
     if one.amount_nanousd is not None:
         yield "amount", format_usd(one.amount_nanousd)

@@ -33,18 +33,22 @@ def fitted(row: RowMapping, decision: Decision) -> Decision:
         return _answer(what, decision, form)
     kind = type_of(decision)
     if kind not in allowed:
-        raise UsageError(
-            f"{what}: {in_words(decision)} is no decision on it", next_step=f'{{"type": one of {", ".join(allowed)}}}'
-        )
+        words = f"{what}: {in_words(decision)} is no decision on it; it takes {', '.join(allowed)}"
+        raise UsageError(words, next_step=f"bursar inbox show {row['id']}")
     if kind == "edit":
         return _edit(decision, payload, form)
     if kind == "grant":
-        amounts_of(decision), seconds_of(decision)
+        _require_some(row, decision)
     if kind == "respond" and "message" not in decision:
         raise UsageError(f"{what}: a response needs a message", next_step='{"type": "respond", "message": "..."}')
     if kind == "respond" and "tool" not in payload:
         _answer(what, decision["message"], form)
     return dict(decision)
+
+
+def _require_some(row: RowMapping, decision: Mapping[str, Any]) -> None:
+    if not amounts_of(decision) and not seconds_of(decision):
+        raise UsageError("a grant of nothing", next_step=f"bursar inbox show {row['id']}")
 
 
 def in_words(decision: Decision) -> str:

@@ -252,12 +252,23 @@ def test_a_form_that_is_no_schema_is_said_and_never_fetched(form: Any, desk: Des
         ({"type": "edit", "edited_action": "refund"}, "expected its arguments"),
         ({"type": ["approve"]}, "is no decision on it"),
         ({"type": "edit", "args": [40]}, "expected its arguments"),
+        ({"type": "stop"}, "it takes approve, edit, reject, respond -> bursar inbox show 1"),
     ],
 )
 def test_a_decision_of_another_shape_is_a_mistake_in_words(decision: Any, error: str, desk: Desk) -> None:
     [one] = desk.ask(approval())
     with pytest.raises(UsageError, match=error):
         desk.escalations.decide(one.id, decision, "dana")
+    assert desk.escalations.get(one.id) == one
+
+
+@pytest.mark.parametrize("given", [{}, {"cost_usd": "0"}, {"steps": 0, "seconds": 0}])
+def test_a_grant_gives_something(given: dict[str, Any], desk: Desk) -> None:
+    """The run would wait for the same again."""
+    run_id = desk.begin()
+    [one] = desk.wait(run_id, [more(run_id)])
+    with pytest.raises(UsageError, match="a grant of nothing"):
+        desk.escalations.decide(one.id, {"type": "grant", **given}, "dana")
     assert desk.escalations.get(one.id) == one
 
 
