@@ -19,6 +19,7 @@ from bursar.runtime.accepting import NewRun
 from bursar.runtime.escalations.escalations import Escalations
 from bursar.runtime.escalations.records import Decision
 from bursar.runtime.execution import Ending
+from bursar.runtime.retention import require_kept
 from bursar.runtime.runs.records import Record, Records, row_in, run_path
 from bursar.runtime.runs.run import WAITING, Run, RunStatus
 
@@ -105,10 +106,14 @@ class Holds:
         return self._records.row(row["id"]), hold
 
     def resume(self, row: Record, by: str) -> None:
-        """Let a run that is held go on, with what was decided."""
+        """Let a run that is held go on, with what was decided.
+
+        Raises ConflictError where its checkpoints were deleted since it was looked at: it would begin anew.
+        """
         cause = f"resumed: {row['stop_reason']}" if row["status"] == "queued" else "resumed"
         changing = self._records.changing(row["id"], "running", cause=cause, author=by, expected=[row["status"]])
         with changing as connection:
+            require_kept(row_in(connection, row["id"]))
             self._escalations.take(connection, row)
 
     def let_go(self, row: Record, hold: Hold) -> None:

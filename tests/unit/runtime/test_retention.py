@@ -100,6 +100,26 @@ async def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(config: Path
         assert runtime._records.row(run.id)["status"] == "failed"
 
 
+async def test_a_run_that_is_pruned_while_it_is_resumed_does_not_begin_anew(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder: Any = StateGraph(MessagesState)
+    builder.add_node("fail", lambda _: 1 / 0)
+    builder.add_edge(START, "fail")
+    async with opened(config) as runtime:
+        run = await runtime.run(builder, {"messages": [("human", "go")]}, tenant="acme")
+        look = runtime._engine._input
+
+        async def late(row: Any, work: Any) -> Any:
+            assert swept(runtime, 31) == [(run.id, "checkpoints")]
+            return await look(row, work)
+
+        monkeypatch.setattr(runtime._engine, "_input", late)
+        with pytest.raises(ConflictError, match="its checkpoints were deleted"):
+            await runtime.resume(run.id, by="dana")
+        assert (await runtime.get(run.id)).status == "failed"
+
+
 async def test_a_run_that_changed_since_it_was_looked_up_keeps_its_checkpoints(config: Path) -> None:
     async with opened(config) as runtime:
         run = await ended(runtime, "acme")
