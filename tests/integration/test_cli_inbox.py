@@ -167,6 +167,20 @@ def test_two_hundred_of_them_keep_to_the_terminal_however_narrow(
             assert len(line) <= int(columns), line
 
 
+def test_what_a_yes_would_mean_is_said_where_it_is_not_plain(bursar: Command, project: Path) -> None:
+    """To approve a call in doubt does it, perhaps again; to approve an answer in doubt takes it."""
+    agents = project / "agents.py"
+    unsure = "Agent(name='unsure', instructions='Be brief.', escalate=Escalate(verify=lambda answer: False))"
+    agents.write_text(f"{agents.read_text()}\n\nfrom bursar.agents import Escalate\n\nunsure = {unsure}\n")
+    bursar("run", "agents.py:unsure", "Hello", "--tenant", "acme")
+    (one,) = bursar("inbox", "ls", "--reason", "doubt", "--json").json
+    assert "approve: it will do" in bursar("inbox", "show", str(one["id"])).out
+
+
+def test_an_empty_list_of_ones_own_does_not_deny_the_others(bursar: Command) -> None:
+    assert "nothing waits for eve" in bursar("inbox", "ls", "--assignee", "eve").out
+
+
 def test_what_an_agent_asks_cannot_steer_the_terminal_or_hide(bursar: Command, project: Path) -> None:
     nasty = "\x1b[2J\x1b]0;owned\x07\u202e\u200bpay\u2028me"
     rude = f"from langgraph.types import interrupt\n\n\ndef rude(state):\n    interrupt({{'say': {nasty!r}}})\n"

@@ -74,3 +74,10 @@ def test_what_cannot_be_is_said(mistake: tuple[str, ...], why: str, bursar: Comm
     said = bursar("runs", *(run if part == "RUN" else part for part in mistake))
     assert said.code != Exit.OK
     assert why in said.err
+
+
+def test_a_run_without_checkpoints_offers_no_fork(bursar: Command) -> None:
+    run = run_id(bursar("run", "agents.py:support", "Refund order 1001.", "--tenant", "acme", "--detach"))
+    said = bursar("runs", "checkpoints", run).out
+    assert "no checkpoint yet" in said
+    assert "fork --checkpoint" not in said

@@ -162,7 +162,7 @@ def _ask(
     return ask_person(
         run,
         reason="in_doubt",
-        words=f"did {tool.name} happen? It was cut off, and nobody knows",
+        words=f"{tool.name} was cut off, and nobody knows whether it happened",
         # Not an action to be approved as such: the answer is about this attempt.
         payload={
             "tool": tool.name,

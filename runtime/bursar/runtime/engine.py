@@ -354,7 +354,7 @@ class _Execution:
 def require_going_on(row: Record) -> None:
     """Raise ConflictError for a run that has come to its end."""
     if row["status"] in ("succeeded", "cancelled"):
-        raise ConflictError(f"run {row['id']} has {row['status']}; start a new one")
+        raise ConflictError(f"run {row['id']} has ended ({row['status']}); start a new one")
 
 
 def _waits(row: Record, ending: Ending) -> UsageError:

@@ -44,7 +44,7 @@ class RunChange:
         if self.pause and self.resume:
             raise UsageError("pause and resume: expected one of them")
         if not (self.pause or self.resume or (self.limits is not None and self.limits.given)):
-            raise UsageError("nothing to change", next_step="give limits, pause or resume")
+            raise UsageError("nothing to change", next_step="bursar runs retune --help")
 
 
 class Retuning:
@@ -78,7 +78,7 @@ class Retuning:
             connection.execute(select(run.c.id).where(run.c.id == run_id).with_for_update())
             row = row_in(connection, run_id, tenant=tenant)
             if row["status"] in ("succeeded", "cancelled"):
-                raise ConflictError(f"run {run_id} has {row['status']}: there is nothing to change")
+                raise ConflictError(f"run {run_id} has ended ({row['status']}): there is nothing to change")
             path, who = run_path(row), {"author": by, "note": note}
             if change.limits is not None:
                 retuned = retune(connection, path, change.limits, now, **who)

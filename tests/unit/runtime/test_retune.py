@@ -159,7 +159,7 @@ async def test_whose_run_it_is(runtime: Runtime, true_provider: TrueProvider) ->
 async def test_what_cannot_be_changed(runtime: Runtime, true_provider: TrueProvider) -> None:
     """A run that has ended, nothing, and both at once."""
     run = await runtime.run(one_call(), {"question": QUESTION}, tenant="acme")
-    with pytest.raises(ConflictError, match="has succeeded"):
+    with pytest.raises(ConflictError, match=r"has ended \(succeeded\)"):
         await runtime.retune(run.id, by="dana", pause=True)
     with pytest.raises(UsageError, match="nothing to change"):
         await runtime.retune(run.id, by="dana", limits=Limits())

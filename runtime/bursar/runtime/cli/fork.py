@@ -59,6 +59,8 @@ async def checkpoints(run: RunId, /, *, config: ConfigFile = CONFIG_FILE, as_jso
         found = await runtime.checkpoints(run)
     if as_json:
         return print_json([_json(one) for one in found])
+    if not found:
+        return console().print("it has no checkpoint yet, so there is nothing to fork")
     rows = [(one.id, shown_time(one.at), str(one.step), ", ".join(one.next) or "its end") for one in found]
     print_table([("checkpoint", "whole"), ("when", "whole"), ("step", "right"), "what comes next"], rows)
     return print_next([f"bursar runs fork {run} --checkpoint ID"], config)

@@ -14,6 +14,7 @@ from bursar.runtime.cli.inbox_words import next_commands, print_escalation, prin
 from bursar.runtime.cli.options import CONFIG_FILE, AsJson, ConfigFile, Tenant, author, flag
 from bursar.runtime.cli.output import console, print_json, print_next
 from bursar.runtime.cli.shapes import run_json
+from bursar.runtime.cli.words import plain
 from bursar.runtime.escalations.records import Reason, Status
 
 __all__ = ["Id", "ls", "show"]
@@ -43,7 +44,8 @@ def ls(
     if as_json:
         return print_json([escalation_json(one) for one in shown])
     if not shown:
-        return console().print("nothing waits for a person" if status == "open" else f"nothing is {status}")
+        nothing = f"nothing waits for {whose or 'a person'}" if status == "open" else f"nothing is {status}"
+        return console().print(plain(nothing))
     print_list(shown, datetime.now(UTC))
     if len(found) > limit:
         console().print(f"and more: --limit {min(limit * 4, 10_000)}", style="dim")

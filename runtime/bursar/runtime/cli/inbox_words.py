@@ -40,6 +40,13 @@ NARROW = 60
 
 DIGEST_SHOWN = 12
 
+MEANINGS: Mapping[str, str] = {
+    "in_doubt": "approve: it did not happen, do it now; respond: it did, with this result; reject: leave it",
+    "failures": "approve: go on; respond: go on, with this advice; stop: end with what there is",
+    "doubt": "approve: it will do; respond: take this answer instead; reject: answer again",
+}
+"""What each decision comes to where a `yes` would not tell; by the reason."""
+
 WORDS_MAX = 120
 """How many columns of a question are shown in a list."""
 
@@ -139,6 +146,8 @@ def _facts(one: Escalation, run: Run, now: datetime) -> Iterator[tuple[str, str 
     yield "may decide", _deciders(one, rule)
     if one.first_by and one.status == "open":
         yield "agreed", f"{one.first_by}; a second person has to"
+    if one.status == "open" and one.reason in MEANINGS:
+        yield "decisions", MEANINGS[one.reason]
     if one.status == "open":
         yield from _levels(one, rule, now)
         yield "deadline", _deadline(one, rule, now)
