@@ -265,3 +265,14 @@ def test_what_cannot_be_declared(wrong: dict[str, Any], why: str) -> None:
 def test_what_cannot_be_governed() -> None:
     with pytest.raises(UsageError, match="needs a LangGraph graph, not function"):
         govern(plays)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("messages", [5, {"ann": ["hello"]}, {"hello"}, "hello", [5], []])
+async def test_a_graphs_messages_may_be_anything(messages: Any, runtime: Runtime) -> None:
+    """Only LangChain's messages have an answer in them; a state of another kind ends its run just as well."""
+    builder: Any = StateGraph(dict)
+    builder.add_node("node", lambda _: {"messages": messages})
+    builder.add_edge(START, "node")
+    run = await runtime.run(builder, {}, tenant="acme")
+    assert (run.status, run.output) == ("succeeded", None)
+    assert run.value["messages"] == messages

@@ -105,7 +105,7 @@ class Work:
         if self.agent is not None:
             return answer_in(value or {})
         messages = value.get("messages") if isinstance(value, Mapping) else None
-        last = messages[-1] if messages else None
+        last = messages[-1] if isinstance(messages, Sequence) and messages else None
         return str(last.text) if isinstance(last, AIMessage) and last.text else None
 
     def stopped(self, value: Any) -> str:
