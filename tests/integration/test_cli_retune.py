@@ -34,7 +34,9 @@ def test_a_limit_is_raised_and_the_run_goes_on(bursar: Command) -> None:
 
 def test_a_run_that_waits_for_a_worker_is_paused_and_let_go_on(bursar: Command) -> None:
     run = run_id(bursar("run", "agents.py:support", "Hello, my parcel is late.", "--tenant", "acme", "--detach"))
-    assert "paused" in bursar("runs", "retune", run, "--pause", "--by", "dana").out
+    paused = bursar("runs", "retune", run, "--pause", "--by", "dana").out
+    assert "paused" in paused
+    assert f"-> bursar runs retune {run} --resume" in paused, "a mere resume would not let it go on"
     assert bursar("runs", "show", run, "--json").json["stop_reason"] == "paused by dana"
     bursar("worker", "--once")
     assert bursar("runs", "show", run, "--json").json["status"] == "interrupted"

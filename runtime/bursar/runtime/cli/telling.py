@@ -43,6 +43,8 @@ def next_commands(run: Run) -> list[str]:
     resume, why = f"bursar runs resume {run.id}", f"bursar budget why {run.id}"
     if run.interrupts:
         return [*dict.fromkeys(_answers(run.interrupts))]
+    if run.status == "interrupted" and "paused by" in (run.stop_reason or ""):  # a mere resume is refused, too
+        return [f"bursar runs retune {run.id} --resume"]
     if run.status in ("interrupted", "failed"):
         return [resume]
     if run.status == "queued":
