@@ -222,10 +222,16 @@ def _wrong_levels(path: KeyPath, rule: RuleConfig, people: Mapping[str, PersonCo
             yield Problem(path=at, text="expected roles, teams or people: nobody is named")
         for key, names in known.items():
             yield from _unknown((*at, key), key, getattr(level, key), sorted(names))
-        if level.remind is not None and span(level.within) / span(level.remind) > REMINDERS_MAX:
-            text = f"expected at most {REMINDERS_MAX} reminders within {level.within}"
-            yield Problem(path=(*at, "remind"), text=text)
+        if level.remind is not None:
+            yield from _wrong_reminder((*at, "remind"), span(level.remind), level.within)
     yield from _too_low_ceilings(path, rule, people)
+
+
+def _wrong_reminder(path: KeyPath, every: timedelta, within: str) -> Iterator[Problem]:
+    if every >= span(within):
+        yield Problem(path=path, text=f"expected less than within ({within}), or nobody is ever reminded")
+    if span(within) / every > REMINDERS_MAX:
+        yield Problem(path=path, text=f"expected at most {REMINDERS_MAX} reminders within {within}")
 
 
 def _unknown(path: KeyPath, key: str, names: Sequence[str], known: Sequence[str]) -> Iterator[Problem]:

@@ -217,6 +217,7 @@ def test_a_question_for_two_takes_the_same_answer_of_both(desk_of: DeskOf) -> No
         ("{levels: [{people: [dana], within: 1h}], on_expiry: keep}", "waits for ever"),
         ("{levels: [{people: [dana], within: soon}]}", "such as 30m, 4h or 7d"),
         ("{levels: [{people: [dana], remind: 1m}]}", "at most 100 reminders"),
+        ("{levels: [{people: [dana], within: 4h, remind: 4h}]}", "nobody is ever reminded"),
     ],
 )
 def test_a_rule_that_cannot_work_is_refused_when_it_is_read(text: str, error: str) -> None:
