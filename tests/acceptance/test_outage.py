@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +110,20 @@ def chain() -> StateGraph[Texts, None, Texts, Texts]:
     return graph
 
 
+def one_step() -> StateGraph[Texts, None, Texts, Texts]:
+    """A graph that asks as often in one node: nothing is written between its calls but by the ledger."""
+
+    async def ask(state: Texts) -> Texts:
+        question = state["question"]
+        said = [await chat_model(max_output_tokens=300).ainvoke(f"{number}. {question}") for number in range(CALLS)]
+        return {"texts": [str(answer.text) for answer in said]}
+
+    graph = StateGraph(Texts)
+    graph.add_node("ask", ask)
+    graph.add_edge(START, "ask")
+    return graph
+
+
 @dataclass(slots=True)
 class Load:
     """Runs under way, and what they told."""
@@ -129,7 +143,9 @@ class Load:
 
 
 @asynccontextmanager
-async def loaded(config: Path, provider: TrueProvider) -> AsyncIterator[Load]:
+async def loaded(
+    config: Path, provider: TrueProvider, graph: Callable[[], StateGraph[Texts, None, Texts, Texts]] = chain
+) -> AsyncIterator[Load]:
     """So many runs, in mid-load."""
     provider.behaviour = Behaviour(script=answers(), latency_s=0.5, latency_sigma=0.3)
     async with opened(config) as runtime:
@@ -137,7 +153,7 @@ async def loaded(config: Path, provider: TrueProvider) -> AsyncIterator[Load]:
 
         async def one(number: int) -> None:
             given = {"question": f"{number}: {QUESTION}"}
-            async for event in runtime.stream(chain(), given, tenant="acme", name="asker"):
+            async for event in runtime.stream(graph(), given, tenant="acme", name="asker"):
                 load.events.append(event)
                 if event.run is not None:
                     load.ended.append(event.run)
@@ -187,9 +203,12 @@ async def test_runs_wait_while_the_ledger_is_away_and_then_go_on_by_themselves(
 async def test_runs_with_a_lease_go_on_within_it_while_the_ledger_is_away(
     outages: Outages, true_provider: TrueProvider, tmp_path: Path
 ) -> None:
-    """Under `lease`: calls go on out of what was held before, and are in the ledger when it is back."""
+    """Under `lease`: calls go on out of what was held before, and are in the ledger when it is back.
+
+    Within a step of the graph: the next begins once the last is in a checkpoint, and a server has these, too.
+    """
     config = config_of(tmp_path, true_provider, outages.url, LEASE)
-    async with loaded(config, true_provider) as load:
+    async with loaded(config, true_provider, one_step) as load:
         await asyncio.to_thread(outages.begin)
         before = true_provider.bill.requests
         await asyncio.sleep(AWAY_S)

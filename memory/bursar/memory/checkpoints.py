@@ -51,9 +51,9 @@ class CheckpointSaver(Hops):
 
     serde: StrictSerializer
 
-    def __init__(self, store: Store, threads: Executor, serde: StrictSerializer) -> None:
-        """`threads` are those in which the asynchronous methods wait for the store."""
-        super().__init__(threads, serde)
+    def __init__(self, store: Store, threads: Executor, serde: StrictSerializer, *, wait_s: float = 0) -> None:
+        """`threads` are those in which the asynchronous methods wait for the store, where it is away for `wait_s`."""
+        super().__init__(threads, serde, wait_s=wait_s)
         self._store = store
         self._tenant = ""
 
@@ -207,7 +207,7 @@ class CheckpointSaver(Hops):
 
     async def afence(self, thread_id: str, epoch: int) -> None:
         """See `fence`."""
-        await self._hop(self.fence, thread_id, epoch)
+        await self._patiently(self.fence, thread_id, epoch)
 
     def _dumped(self, channel: str, value: Any) -> tuple[str, bytes]:
         try:

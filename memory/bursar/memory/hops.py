@@ -17,7 +17,9 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
     DeltaChannelHistory,
 )
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
+from bursar.memory.errors import CheckpointsUnavailable
 from bursar.memory.strict import StrictSerializer
 
 __all__ = ["Hops"]
@@ -28,13 +30,15 @@ T = TypeVar("T")
 class Hops(BaseCheckpointSaver[int]):
     """What is begun is done whole, even where whoever waits for it is cancelled."""
 
-    def __init__(self, threads: Executor, serde: StrictSerializer) -> None:
+    def __init__(self, threads: Executor, serde: StrictSerializer, *, wait_s: float = 0) -> None:
+        """`wait_s` is how long a checkpoint waits for a store that is away."""
         super().__init__(serde=serde)
         self._threads = threads
+        self._wait_s = wait_s
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """See `get_tuple`."""
-        return await self._hop(self.get_tuple, config)
+        return await self._patiently(self.get_tuple, config)
 
     async def alist(
         self,
@@ -57,13 +61,13 @@ class Hops(BaseCheckpointSaver[int]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """See `put`."""
-        return await self._hop(self.put, config, checkpoint, metadata, new_versions)
+        return await self._patiently(self.put, config, checkpoint, metadata, new_versions)
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """See `put_writes`."""
-        await self._hop(self.put_writes, config, writes, task_id, task_path)
+        await self._patiently(self.put_writes, config, writes, task_id, task_path)
 
     async def adelete_thread(self, thread_id: str) -> None:
         """See `delete_thread`."""
@@ -82,6 +86,21 @@ class Hops(BaseCheckpointSaver[int]):
     ) -> Mapping[str, DeltaChannelHistory]:
         """See `get_delta_channel_history`."""
         return await self._hop(partial(self.get_delta_channel_history, config=config, channels=channels))
+
+    async def _patiently(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Something that may be done twice, as after a commit that was cut off: done again until the store is back."""
+        try:
+            return await self._hop(work, *arguments)
+        except CheckpointsUnavailable:
+            if not self._wait_s:
+                raise
+            again = AsyncRetrying(
+                retry=retry_if_exception_type(CheckpointsUnavailable),
+                wait=wait_random_exponential(multiplier=0.1, max=1),
+                stop=stop_after_delay(self._wait_s),
+                reraise=True,
+            )
+            return await again(self._hop, work, *arguments)
 
     async def _hop(self, work: Callable[..., T], *arguments: Any) -> T:
         # A write that is cancelled before it began is lost, and one that is cut midway holds the store's lock.

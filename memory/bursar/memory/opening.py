@@ -28,16 +28,19 @@ THREADS: Final = {"sqlite": 1, "postgresql": 8}
 
 
 @asynccontextmanager
-async def open_checkpoints(url: str, *, allowed_types: Iterable[AllowedType] = ()) -> AsyncIterator[CheckpointSaver]:
+async def open_checkpoints(
+    url: str, *, allowed_types: Iterable[AllowedType] = (), wait_s: float = 0
+) -> AsyncIterator[CheckpointSaver]:
     """Open the checkpoints at a store's URL, made when they are missing; several processes may have them open.
 
     `url` is `sqlite:///FILE`, a file that holds nothing else, or `postgresql+psycopg://USER@HOST/DATABASE`, where they
     lie beside the ledger. The saver goes to `graph.compile(checkpointer=...)`, for `invoke` and `ainvoke` alike.
     `allowed_types` are those that a graph's state holds besides messages, LangGraph's types and the standard library's
     values; `saver.with_allowlist(...)` adds some for one graph. What was begun is finished before this returns.
+    `wait_s` is how long the asynchronous methods wait for a store that is away, before they raise.
     Raises CheckpointsUnavailable, here and in every use, where the store cannot be used; ConfigError for another URL.
     """
-    opened = opened_checkpoints(url, allowed_types=allowed_types)
+    opened = opened_checkpoints(url, allowed_types=allowed_types, wait_s=wait_s)
     saver = await asyncio.to_thread(opened.__enter__)
     try:
         yield saver
@@ -46,7 +49,9 @@ async def open_checkpoints(url: str, *, allowed_types: Iterable[AllowedType] = (
 
 
 @contextmanager
-def opened_checkpoints(url: str, *, allowed_types: Iterable[AllowedType] = ()) -> Iterator[CheckpointSaver]:
+def opened_checkpoints(
+    url: str, *, allowed_types: Iterable[AllowedType] = (), wait_s: float = 0
+) -> Iterator[CheckpointSaver]:
     """The same for callers without an event loop."""
     serde = StrictSerializer(allowed_types)
     store = Store(url, locked_s_max=LOCKED_S_MAX)
@@ -54,7 +59,7 @@ def opened_checkpoints(url: str, *, allowed_types: Iterable[AllowedType] = ()) -
         try:
             with explained(store.name):
                 migrate(store, scripts=MIGRATIONS, version_table=VERSION_TABLE)
-            yield CheckpointSaver(store, threads, serde)
+            yield CheckpointSaver(store, threads, serde, wait_s=wait_s)
         finally:
             threads.shutdown()
             store.close()

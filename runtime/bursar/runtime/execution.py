@@ -15,10 +15,10 @@ from langgraph.errors import GraphBubbleUp, GraphRecursionError, is_invalid_resu
 from langgraph.types import Command
 from langgraph.types import Interrupt as GraphInterrupt
 
-from bursar.budget.errors import BursarError, LedgerError
+from bursar.budget.errors import BursarError, LedgerError, LedgerUnavailable
 from bursar.budget.gate import overdue
 from bursar.budget.refusal import Refusal
-from bursar.memory import EPOCH_KEY, TENANT_KEY
+from bursar.memory import EPOCH_KEY, TENANT_KEY, CheckpointsUnavailable
 from bursar.runtime.context import RUN_KEY, RunContext
 from bursar.runtime.escalations.kinds import questions
 from bursar.runtime.escalations.records import Asked
@@ -82,6 +82,8 @@ async def execute(work: Work, run: RunContext, given: Any | Command[Any]) -> End
         return await _stopped(work, run, config, first or reached.refusal)
     except LedgerError:
         raise
+    except CheckpointsUnavailable as error:  # where they are, the ledger is, or is beside them
+        raise LedgerUnavailable(error.message, next_step=error.next_step) from error
     except (GraphBubbleUp, GraphRecursionError, BursarError) as error:
         return await _failed(work, config, error)
     except Exception as error:

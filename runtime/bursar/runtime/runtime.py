@@ -133,7 +133,7 @@ class Runtime:
         try:
             catalog = Catalog(read, env=env, prices=ledger.prices)
             require_prices(catalog, read, await thread.do(ledger.policies.ls))
-            async with open_checkpoints(read.checkpoints_url(env)) as checkpointer:
+            async with open_checkpoints(read.checkpoints_url(env), wait_s=read.ledger.wait_s) as checkpointer:
                 catalog.warm_up()
                 rng = rng or random.Random()  # noqa: S311 - it spreads retries, and keeps no secret
                 room = Escalations(ledger, read, clock)
