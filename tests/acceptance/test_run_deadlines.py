@@ -59,7 +59,7 @@ async def test_a_run_that_works_is_cut_off_at_its_deadline(
     assert timedelta(0) <= late < timedelta(seconds=0.25) * 4  # a busy machine is slow
     assert (run.status, list(run.interrupts)) == ("stopped", [])
     assert f"had to end by {until.isoformat(timespec='seconds')}" in run.stop_reason
-    assert (run.steps, true_provider.bill.requests) == (1, 1)
+    assert true_provider.bill.requests <= run.steps <= 1  # on a busy machine its time may be over before it sends
 
 
 @pytest.mark.parametrize("waits", ["queued", "interrupted"])
