@@ -31,7 +31,7 @@ TOKEN_S = 0.004
 """A fast model: 250 tokens per second."""
 
 SLACK_NANOUSD = int(3 * streaming.UNHEARD_S / TOKEN_S) * 100_000
-"""What may have been written unheard, where the pace is taken for twice as fast as it is, and a busy machine is late."""
+"""What may have been written unheard, where the pace is taken for twice as fast as it is and the machine is busy."""
 
 STREAMS, AT_ONCE = 60, 20
 
