@@ -19,7 +19,7 @@ from bursar.runtime.paid_call import PaidCalls
 from bursar.runtime.run_ledger import RunLedger
 from bursar.runtime.runs.records import Record
 from bursar.runtime.side_loop import SideLoop
-from bursar.runtime.tenants import organisation_of, tiers_of
+from bursar.runtime.tenants import scope_of, tiers_of
 
 __all__ = ["Contexts", "Listener"]
 
@@ -71,15 +71,7 @@ class Contexts:
 
     def of_run(self, row: Record, hold: Hold, listener: Listener | None) -> RunContext:
         """The context of an execution under a hold."""
-        scope = Scope(
-            tenant=row["tenant"],
-            agents=(row["agent"],),
-            run_id=row["id"],
-            organisation=organisation_of(self._config, row["tenant"]),
-            team=row["team"],
-            user=row["user"],
-            within=row["within"],
-        )
+        scope = scope_of(row, self._config)
         return RunContext(
             scope=scope,
             epoch=hold.epoch,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Self
 
@@ -26,13 +26,12 @@ from bursar.budget.limits import Limits
 from bursar.budget.money import usd
 from bursar.budget.retune import Amount, limits_of
 from bursar.budget.schema import pot, reservation
-from bursar.budget.scope import Scope
 from bursar.budget.stores.store import Store
 from bursar.budget.windows import to_us
 from bursar.runtime.accepting import NewRun
 from bursar.runtime.config import Config
 from bursar.runtime.runs.records import Record, new_run_id, run_path
-from bursar.runtime.tenants import organisation_of, tiers_of
+from bursar.runtime.tenants import scope_of, tiers_of
 from bursar.runtime.work import Work
 
 __all__ = ["Checkpoint", "Fork", "Forked", "checkpoint_of", "chosen", "forked", "settled_before"]
@@ -152,7 +151,7 @@ def forked(
     with ledger.store.read() as connection:
         limits = _limits(limits_of(connection, run_path(row)))
         nodes = dict(_node_limits(connection, run_path(row)))
-    scope = _scope(row, run_id, config)
+    scope = replace(scope_of(row, config), run_id=run_id)
     limits = limits if fork.limits is None else _in_place(limits, fork.limits)
     return NewRun(values=values, scope=scope, limits=limits, nodes=nodes, work=work, given=None)
 
@@ -180,18 +179,6 @@ def _require_tier(config: Config, tenant: str, tier: str | None) -> None:
     known = [name for name in config.tiers if allowed is None or name in allowed]
     if tier is not None and tier not in known:
         raise UsageError(f"tier {tier!r}: tenant {tenant} may use {', '.join(known)}")
-
-
-def _scope(row: Record, run_id: str, config: Config) -> Scope:
-    return Scope(
-        tenant=row["tenant"],
-        agents=(row["agent"],),
-        run_id=run_id,
-        organisation=organisation_of(config, row["tenant"]),
-        team=row["team"],
-        user=row["user"],
-        within=row["within"],
-    )
 
 
 def _limits(amounts: Mapping[str, Amount]) -> Limits:

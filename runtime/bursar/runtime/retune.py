@@ -74,8 +74,6 @@ class Retuning:
         now, retuned, said = to_us(self._clock()), None, list[str]()
         with suppress(_TakenBack), self._store.write(durable=True) as connection:
             lock(connection, run_id)
-            # Before the ledger's chain, as whoever ends the run takes them: else the two could wait for each other.
-            connection.execute(select(run.c.id).where(run.c.id == run_id).with_for_update())
             row = row_in(connection, run_id, tenant=tenant)
             if row["status"] in ("succeeded", "cancelled"):
                 raise ConflictError(f"run {run_id} has ended ({row['status']}): there is nothing to change")

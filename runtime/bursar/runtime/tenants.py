@@ -11,12 +11,14 @@ from bursar.budget.errors import UsageError
 from bursar.budget.ledger import Ledger
 from bursar.budget.money import nanousd
 from bursar.budget.policies import Policy
+from bursar.budget.scope import Scope
 from bursar.budget.windows import Period
 from bursar.runtime.config import BudgetConfig, Config, TenantConfig
 from bursar.runtime.declared_prices import declared_price
 
 if TYPE_CHECKING:
     from bursar.runtime.models.catalog import Catalog
+    from bursar.runtime.runs.records import Record
 
 __all__ = [
     "declare_budgets",
@@ -25,6 +27,7 @@ __all__ = [
     "organisation_of",
     "require_prices",
     "require_team",
+    "scope_of",
     "tenant_of",
     "tiers_of",
 ]
@@ -83,6 +86,19 @@ def tenant_of(config: Config, name: str) -> TenantConfig:
 def organisation_of(config: Config, tenant: str) -> str | None:
     """The organisation whose budgets bind a tenant, too."""
     return tenant_of(config, tenant).organisation
+
+
+def scope_of(row: Record, config: Config) -> Scope:
+    """Everything that is charged with what a run uses, by its row."""
+    return Scope(
+        tenant=row["tenant"],
+        agents=(row["agent"],),
+        run_id=row["id"],
+        organisation=organisation_of(config, row["tenant"]),
+        team=row["team"],
+        user=row["user"],
+        within=row["within"],
+    )
 
 
 def require_team(config: Config, tenant: str, team: str | None) -> None:
